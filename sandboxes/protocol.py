@@ -1,0 +1,155 @@
+"""One object through which all tools act on processes and files.
+
+Failures that a model can act on (a missing file, a refused write, a command that times out) are `OSError` subclasses or
+values, and tools turn them into results. Failures of the sandbox itself raise `SandboxError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class Enforcement(StrEnum):
+    """How far one guarantee holds."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class EnforcementReport:
+    """What a sandbox enforces, by guarantee (`writes`, `reads`, `network`, `processes`, ...), with reasons for less than full."""
+
+    provider: str
+    guarantees: Mapping[str, Enforcement]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a sandboxed process may do.
+
+    Attributes:
+        workspace: Absolute host folder; the only place that may be written (besides a private temporary folder).
+        writable: Further writable host folders.
+        masked: Host paths that look empty from inside (home folders, credentials).
+        network: Whether the network is reachable. False is the default everywhere.
+        env: Environment variables set inside, on top of a scrubbed base.
+    """
+
+    workspace: str
+    writable: Sequence[str] = ()
+    masked: Sequence[str] = ()
+    network: bool = False
+    env: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished process: `exit_code` is negative for a signal, as in `subprocess`; `stdout` and `stderr` are bytes."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What the file tools ask: `kind` is one of `file`, `dir`, `other`; `mode` holds permission bits; size in bytes; mtime in ns."""
+
+    kind: str
+    size: int
+    mode: int
+    mtime_ns: int
+
+
+class Process(Protocol):
+    """A running process inside the sandbox, with byte pipes."""
+
+    @property
+    def pid(self) -> int:
+        """Host process id of the outermost process."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write to the standard input."""
+        ...
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        """Read what is there from standard output (stderr is merged into it); empty at the end of the stream."""
+        ...
+
+    async def read_control(self, max_bytes: int = 4096) -> bytes:
+        """Read from the private control descriptor (number 3 inside), which carries completion marks."""
+        ...
+
+    async def kill(self, grace: float = 2.0) -> None:
+        """End the whole process tree: SIGTERM, `grace` seconds, SIGKILL. Never waits for inherited pipes."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        ...
+
+
+class Sandbox(Protocol):
+    """Runs processes and reads and writes files under one policy. Paths are absolute and mean the same inside and outside."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        ...
+
+    @property
+    def report(self) -> EnforcementReport:
+        """What is enforced, read from the running sandbox and not from wishes."""
+        ...
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes = b"",
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run a program to its end. Raises `TimeoutError` after `timeout` seconds, when its process tree is gone."""
+        ...
+
+    async def spawn(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a program and return at once."""
+        ...
+
+    async def stat(self, path: str) -> FileStat:
+        """Follow links and describe `path`. Raises `OSError` as the kernel does inside the sandbox."""
+        ...
+
+    async def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
+        """Read a regular file. Raises `OSError`; never blocks on a FIFO or device."""
+        ...
+
+    async def write_bytes(self, path: str, data: bytes, *, mode: int | None = None) -> None:
+        """Replace a file whole (temporary file, fsync, rename), making parent folders. Raises `OSError`."""
+        ...
+
+    async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:
+        """Names with what they are (links are not followed), sorted by name. Raises `OSError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Kill everything that runs inside and release the sandbox."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
