@@ -1,5 +1,14 @@
 """Sandboxes: the only door from a tool to processes and files."""
 
+from dsv4agent.sandboxes.choice import ProviderName, ProviderStatus, choose_sandbox, probe
+from dsv4agent.sandboxes.errors import (
+    ProgramsUnsupported,
+    SandboxClosed,
+    SandboxCrashed,
+    SandboxError,
+    SandboxUnavailable,
+)
+from dsv4agent.sandboxes.memory import MemorySandbox
 from dsv4agent.sandboxes.protocol import (
     Completed,
     Enforcement,
@@ -15,7 +24,17 @@ __all__ = [
     "Enforcement",
     "EnforcementReport",
     "FileStat",
+    "MemorySandbox",
     "Policy",
     "Process",
+    "ProgramsUnsupported",
+    "ProviderName",
+    "ProviderStatus",
     "Sandbox",
+    "SandboxClosed",
+    "SandboxCrashed",
+    "SandboxError",
+    "SandboxUnavailable",
+    "choose_sandbox",
+    "probe",
 ]

@@ -1,7 +1,7 @@
 """One object through which all tools act on processes and files.
 
-Failures that a model can act on (a missing file, a refused write, a command that times out) are `OSError` subclasses or
-values, and tools turn them into results. Failures of the sandbox itself raise `SandboxError`.
+Failures that a model can act on (a missing file, a refused write, a command that times out) are `OSError`
+subclasses or values, and tools turn them into results. Failures of the sandbox itself raise `SandboxError`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ class Enforcement(StrEnum):
 
 @dataclass(frozen=True)
 class EnforcementReport:
-    """What a sandbox enforces, by guarantee (`writes`, `reads`, `network`, `processes`, ...), with reasons for less than full."""
+    """What a sandbox enforces, by guarantee, with reasons for less than full.
+
+    Guarantees: `writes`, `reads`, `network`, `environment` (the host's variables are not seen),
+    `system_calls` (filter, no capabilities), `processes` (those of the host are neither seen nor
+    signalled).
+    """
 
     provider: str
     guarantees: Mapping[str, Enforcement]
@@ -35,11 +40,13 @@ class Policy:
     """What a sandboxed process may do.
 
     Attributes:
-        workspace: Absolute host folder; the only place that may be written (besides a private temporary folder).
+        workspace: Absolute host folder; the only one that may be written, besides a private temporary folder.
         writable: Further writable host folders.
-        masked: Host paths that look empty from inside (home folders, credentials).
+        masked: Host paths that look empty from inside, besides all home folders.
         network: Whether the network is reachable. False is the default everywhere.
         env: Environment variables set inside, on top of a scrubbed base.
+        readable: Host paths that stay readable although they lie in a masked folder (a session's folder of
+            long outputs).
     """
 
     workspace: str
@@ -47,11 +54,16 @@ class Policy:
     masked: Sequence[str] = ()
     network: bool = False
     env: Mapping[str, str] | None = None
+    readable: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished process: `exit_code` is negative for a signal, as in `subprocess`; `stdout` and `stderr` are bytes."""
+    """A finished process.
+
+    `exit_code` is negative for a signal, as in `subprocess`, except under bubblewrap, which reports 128 +
+    signal as shells do.
+    """
 
     exit_code: int
     stdout: bytes
@@ -60,7 +72,11 @@ class Completed:
 
 @dataclass(frozen=True)
 class FileStat:
-    """What the file tools ask: `kind` is one of `file`, `dir`, `other`; `mode` holds permission bits; size in bytes; mtime in ns."""
+    """What the file tools ask.
+
+    `kind` is one of `file`, `dir`, `other`; `mode` holds permission bits; size in bytes, time of change in
+    nanoseconds.
+    """
 
     kind: str
     size: int
@@ -81,7 +97,10 @@ class Process(Protocol):
         ...
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Read what is there from standard output (stderr is merged into it); empty at the end of the stream."""
+        """Return what standard output holds (standard error is merged into it); empty at its end.
+
+        Waits if nothing is there, and returns without yielding to other tasks if something is.
+        """
         ...
 
     async def read_control(self, max_bytes: int = 4096) -> bytes:
@@ -98,7 +117,10 @@ class Process(Protocol):
 
 
 class Sandbox(Protocol):
-    """Runs processes and reads and writes files under one policy. Paths are absolute and mean the same inside and outside."""
+    """Runs processes and reads and writes files under one policy.
+
+    Paths are absolute and mean the same inside and outside, but for the temporary folder, which is private.
+    """
 
     @property
     def policy(self) -> Policy:
@@ -119,7 +141,10 @@ class Sandbox(Protocol):
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
-        """Run a program to its end. Raises `TimeoutError` after `timeout` seconds, when its process tree is gone."""
+        """Run a program to its end.
+
+        Raises `TimeoutError` after `timeout` seconds, when its process tree is gone.
+        """
         ...
 
     async def spawn(
@@ -133,11 +158,14 @@ class Sandbox(Protocol):
         ...
 
     async def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
-        """Read a regular file. Raises `OSError`; never blocks on a FIFO or device."""
+        """Read a regular file. Raises `OSError` (EINVAL for a pipe, socket or device)."""
         ...
 
     async def write_bytes(self, path: str, data: bytes, *, mode: int | None = None) -> None:
-        """Replace a file whole (temporary file, fsync, rename), making parent folders. Raises `OSError`."""
+        """Replace a file whole (temporary file, fsync, rename), making parent folders; links are followed.
+
+        A file that exists keeps its mode unless `mode` is given. Raises `OSError`.
+        """
         ...
 
     async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:

@@ -43,8 +43,9 @@ class Truncation:
 class ToolResult:
     """One record per call.
 
-    `text` is all that the model reads. If `status` is not `ok` because of an expected failure, `text` begins with
-    `code` (`not_found`, `not_unique`, `timeout`, ...) followed by a colon and the next useful step.
+    `text` is all that the model reads. If `status` is not `ok` because of an expected failure, `text`
+    begins with `code` (`not_found`, `not_unique`, `timeout`, ...) followed by a colon and the next useful
+    step.
     """
 
     text: str
@@ -64,7 +65,8 @@ class ToolContext:
         sandbox: The only way to processes and files.
         count_tokens: Exact token count of a text under the session's tokenizer.
         max_output_tokens: Budget of `ToolResult.text`.
-        spill_dir: Host folder (mode 0700, inside the session's own folder) that keeps outputs too long to show.
+        spill_dir: Host folder (mode 0700, inside the session's own folder) that keeps outputs too long to
+            show.
         on_output: Called with each piece of live output, for display only. Never blocks for long.
     """
 

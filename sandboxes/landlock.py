@@ -1,0 +1,98 @@
+"""The second choice: Landlock rules and a system-call filter, which need no program and no namespaces."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dsv4agent.sandboxes._launcher import landlock_abi
+from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.errors import SandboxUnavailable
+from dsv4agent.sandboxes.masking import is_below, masked_paths, shown_paths
+from dsv4agent.sandboxes.seccomp import seccomp_filter
+
+LAUNCHER = Path(__file__).with_name("_launcher.py")
+LEAST_ABI = 3
+"""Below it files outside the workspace could still be truncated."""
+
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+# Besides the hidden paths: other programs' temporary files, and devices, through which root could read
+# whole disks.
+_UNREADABLE = ("/tmp", "/dev")
+
+
+class LandlockSandbox(CagedSandbox):
+    """Runs every program confined by Landlock and seccomp, under a supervisor that kills what it leaves.
+
+    Without namespaces /tmp is not private: TMPDIR names a private folder, and /tmp itself cannot be used.
+    """
+
+    provider = "landlock"
+    machinery = 1  # the supervisor
+
+    limits = {  # noqa: RUF012
+        "writes": "mode, owner and times of files outside the workspace are not covered by Landlock",
+        "reads": "names and sizes of hidden files can be seen, and command lines of other processes",
+        "processes": "shared process namespace; the kernel refuses signals and debugging across the border",
+    }
+
+    def _prepare(self) -> None:
+        hidden = {*masked_paths(self._policy), *_UNREADABLE}
+        writable = [self._policy.workspace, *self._policy.writable, self._scratch]
+        shown = shown_paths(self._policy)
+        for path in hidden:
+            inside = next(
+                (root for root in (*writable, *shown) if path != root and is_below(path, root)), None
+            )
+            if inside is not None:
+                raise SandboxUnavailable(
+                    f"landlock cannot hide {path} inside {inside}; use bubblewrap or another workspace"
+                )
+        rules = {
+            "read": [*_readable("/", hidden), *shown],
+            "write": writable,
+            "devices": _DEVICES,
+            "network": self._policy.network,
+        }
+        program = seccomp_filter(sockets=self._policy.network, own_pid_namespace=False)
+        self._config = {"landlock": rules, "seccomp": base64.b64encode(program).decode()}
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise `SandboxUnavailable` if the kernel's Landlock is missing or too old."""
+        abi = landlock_abi()
+        if abi < LEAST_ABI:
+            raise SandboxUnavailable(
+                f"the kernel offers Landlock version {abi}, {LEAST_ABI} is needed; {cls.remedy()}"
+            )
+
+    @classmethod
+    def remedy(cls) -> str:
+        """Say how to get it."""
+        return "use Linux 6.2 or later with `landlock` in the `lsm=` list of the kernel's command line"
+
+    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+        return launcher_command({**self._config, "cwd": cwd}, argv)
+
+
+def launcher_command(config: dict[str, object], argv: Sequence[str]) -> CagedCommand:
+    """Return the command line of the supervisor for a program."""
+    return CagedCommand((sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(config), *argv))
+
+
+def _readable(folder: str, hidden: set[str]) -> Iterator[str]:
+    """Yield the fewest paths that cover all but the hidden ones; Landlock can only allow.
+
+    Links are left out: following one needs no permission, what it leads to does.
+    """
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.path in hidden or entry.is_symlink():
+            continue
+        if any(is_below(path, entry.path) for path in hidden):
+            yield from _readable(entry.path, hidden)
+        else:
+            yield entry.path

@@ -1,0 +1,100 @@
+"""A host prepared for the self-check: what must not be changed, read or reached."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsv4agent.sandboxes.protocol import Completed, Policy, Sandbox
+
+SECRET = "dsv4agent-self-check-secret"
+SECRET_VARIABLE = "DSV4AGENT_SELF_CHECK_TOKEN"
+PATIENCE = 20.0
+"""Seconds for one attempt."""
+
+OpenSandbox = Callable[[Policy], Awaitable[Sandbox]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A host prepared for the checks.
+
+    Attributes:
+        sandbox: The sandbox under test.
+        workspace: Its workspace.
+        outside: A visible host folder that must not change.
+        masked: A host folder with a secret that must not be read.
+        tcp: Port of a TCP listener of the host on 127.0.0.1.
+        udp: A bound UDP socket of the host, non-blocking.
+        abstract: Name of a listening abstract Unix socket of the host, without the leading NUL.
+        socket_path: Path of a listening Unix socket of the host.
+        victim: A host process that must survive.
+    """
+
+    sandbox: Sandbox
+    workspace: Path
+    outside: Path
+    masked: Path
+    tcp: int
+    udp: socket.socket
+    abstract: str
+    socket_path: Path
+    victim: subprocess.Popen[bytes]
+
+    async def shell(self, script: str) -> Completed:
+        """Run a script inside."""
+        return await self.sandbox.run(["bash", "-c", script], timeout=PATIENCE)
+
+    async def python(self, code: str) -> Completed:
+        """Run Python code inside."""
+        return await self.sandbox.run([sys.executable, "-I", "-S", "-c", code], timeout=PATIENCE)
+
+
+@contextmanager
+def prepared_host() -> Generator[Callable[[OpenSandbox], Awaitable[Scene]]]:
+    """Prepare folders, sockets, a process and a secret variable; yield what opens a sandbox among them."""
+    with ExitStack() as stack:
+        # Not in /tmp, which a sandbox may replace whole: the outside folder should be in sight.
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dsv4agent-", dir="/var/tmp")))
+        workspace, outside, masked = (base / name for name in ("workspace", "outside", "masked"))
+        for folder in (workspace, outside, masked):
+            folder.mkdir()
+        (outside / "file").write_bytes(b"before")
+        (masked / "secret").write_text(SECRET)
+        os.environ[SECRET_VARIABLE] = SECRET
+        stack.callback(os.environ.pop, SECRET_VARIABLE, None)
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+        name = f"dsv4agent-{os.urandom(8).hex()}"
+        for address in (f"\0{name}", str(outside / "socket")):
+            local = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            local.bind(address)
+            local.listen()
+        victim = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        stack.callback(victim.wait)
+        stack.callback(victim.kill)
+
+        async def make_scene(open_sandbox: OpenSandbox) -> Scene:
+            sandbox = await open_sandbox(Policy(str(workspace), masked=(str(masked),)))
+            return Scene(
+                sandbox=sandbox,
+                workspace=workspace,
+                outside=outside,
+                masked=masked,
+                tcp=tcp.getsockname()[1],
+                udp=udp,
+                abstract=name,
+                socket_path=outside / "socket",
+                victim=victim,
+            )
+
+        yield make_scene

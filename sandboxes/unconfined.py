@@ -1,0 +1,55 @@
+"""No cage at all, for machines that are disposable themselves. Never chosen unless asked for by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.enforcement import Facts
+from dsv4agent.sandboxes.landlock import launcher_command
+from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport
+
+
+class UnconfinedSandbox(CagedSandbox):
+    """Runs programs with all rights of this user, but a scrubbed environment and no surviving daemons."""
+
+    provider = "none"
+    machinery = 1  # the supervisor
+    promises = ()
+
+    @classmethod
+    def require(cls) -> None:
+        """Need nothing."""
+
+    @classmethod
+    def remedy(cls) -> str:
+        """Say what is missing when not even this works."""
+        return "check that Python can start processes here"
+
+    def _prepare(self) -> None:
+        pass  # There are no rules to work out.
+
+    def _trials(self) -> tuple[list[str], list[str]]:
+        # Nothing would refuse a trial, so the host is left alone.
+        return [], []
+
+    def _assess(self, facts: Facts) -> EnforcementReport:
+        return EnforcementReport(
+            self.provider,
+            {
+                "writes": Enforcement.NONE,
+                "reads": Enforcement.NONE,
+                "network": Enforcement.NONE,
+                "environment": Enforcement.NONE if facts.secrets else Enforcement.FULL,
+                "system_calls": Enforcement.NONE,
+                "processes": Enforcement.NONE,
+            },
+            ("nothing is confined, as asked for by name",),
+        )
+
+    def _home_and_temporary(self) -> tuple[str, str]:
+        return os.path.expanduser("~"), self._scratch
+
+    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+        return launcher_command({"landlock": None, "seccomp": None, "cwd": cwd}, argv)
