@@ -1,0 +1,193 @@
+"""The `dsv4agent` command: its options, and how errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import anyio
+import typer
+
+from dsv4agent import __version__
+from dsv4agent.cli.exits import KNOWN_ERRORS, ExitCode, code_of_error
+
+app = typer.Typer(
+    name="dsv4agent",
+    help="A coding agent with a DeepSeek-V4 engine in the same process.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+sessions_app = typer.Typer(help="Stored sessions.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(sessions_app, name="sessions")
+
+SandboxOption = Annotated[
+    Literal["auto", "bubblewrap", "landlock", "none"],
+    typer.Option(
+        help="How commands are confined; auto takes the strongest that works, none confines nothing."
+    ),
+]
+ModelOption = Annotated[str, typer.Option(help="Name of a bundled model, or a checkpoint folder.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many model turns.")]
+TokensOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many sampled tokens.")]
+TimeOption = Annotated[float | None, typer.Option(min=0.001, help="Stop after so many seconds.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+@app.command("run")
+def run_command(
+    task: Annotated[str, typer.Argument(help="What to do.")],
+    repo: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="The workspace, the only place that changes.")
+    ] = Path(),
+    model: ModelOption = "mini",
+    mode: Annotated[
+        Literal["non-think", "think-high", "think-max"] | None,
+        typer.Option(help="How much to reason. Default: what the checkpoint recommends."),
+    ] = None,
+    sandbox: SandboxOption = "auto",
+    max_steps: StepsOption = None,
+    max_tokens: TokensOption = None,
+    timeout: TimeOption = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.001, max=1.0)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeat a run. Default: drawn, and stored.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Give the agent a task in a repository."""
+    from dsv4agent.cli.work import Order, work
+
+    order = Order(
+        model=model,
+        repo=repo,
+        task=task,
+        mode=mode,
+        sandbox=sandbox,
+        max_steps=max_steps,
+        max_tokens=max_tokens,
+        timeout=timeout,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        json=json,
+    )
+    _exit(anyio.run(work, order))
+
+
+@app.command("resume")
+def resume_command(
+    session: Annotated[
+        str | None, typer.Argument(help="Its id or the start of it. Default: the last used.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Say something first. Default: go on with what is open.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where its checkpoint is now. Default: where it was.")
+    ] = None,
+    sandbox: SandboxOption = "auto",
+    max_steps: StepsOption = None,
+    max_tokens: TokensOption = None,
+    timeout: TimeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Go on with a stored session, exactly where it stood."""
+    from dsv4agent.cli.work import Order, work
+    from dsv4agent.transcript import Transcript, find_session
+
+    folder = find_session(session)
+    if model is None:
+        stored = Transcript.open(folder, read_only=True)
+        stored.close()
+        record = stored.header.model
+        model = record.name if record.name == "mini" else record.path
+    order = Order(
+        model=model,
+        task=task,
+        resume=folder.name,
+        sandbox=sandbox,
+        max_steps=max_steps,
+        max_tokens=max_tokens,
+        timeout=timeout,
+        json=json,
+    )
+    _exit(anyio.run(work, order))
+
+
+@sessions_app.command("list")
+def sessions_list(json: JsonOption = False) -> None:
+    """List the stored sessions, the last used first."""
+    from dsv4agent.cli.listings import show_sessions
+
+    show_sessions(as_json=json)
+
+
+@sessions_app.command("show")
+def sessions_show(
+    session: Annotated[
+        str | None, typer.Argument(help="Its id or the start of it. Default: the last used.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what happened in a session."""
+    from dsv4agent.cli.listings import show_session
+
+    show_session(session, as_json=json)
+
+
+@app.command("models")
+def models_command(
+    paths: Annotated[list[str] | None, typer.Argument(help="Checkpoint folders to describe as well.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Describe the models there are."""
+    from dsv4agent.cli.listings import show_models
+
+    show_models(paths or [], as_json=json)
+
+
+@app.command("doctor")
+def doctor_command(json: JsonOption = False) -> None:
+    """Try what a run depends on, and say what is missing and how to get it."""
+    from dsv4agent.cli.doctor import show_report
+
+    _exit(show_report(as_json=json))
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """A coding agent with a DeepSeek-V4 engine in the same process."""
+    context.obj = debug
+
+
+def run() -> NoReturn:
+    """Run the command; the entry point of the console script."""
+    debug = "--debug" in sys.argv[1:2]
+    try:
+        app()
+    except KNOWN_ERRORS as error:
+        if debug:
+            raise
+        sys.stderr.write(f"dsv4agent: {error}\n")
+        sys.exit(code_of_error(error))
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does. There is nobody left to tell.
+        sys.stderr.close()
+        sys.exit(ExitCode.NOT_FINISHED)
+    sys.exit(ExitCode.OK)
+
+
+def _exit(code: ExitCode) -> None:
+    raise typer.Exit(int(code))

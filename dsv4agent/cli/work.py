@@ -1,0 +1,146 @@
+"""Running and resuming a session from the command line, with signals and a summary."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+from rich.console import Console
+from rich.syntax import Syntax
+
+from dsv4agent.agent import Agent
+from dsv4agent.budgets import Limits
+from dsv4agent.cli.changes import Changes, workspace_changes
+from dsv4agent.cli.exits import ExitCode, code_of_stop
+from dsv4agent.cli.views import JsonView, TextView, safe
+from dsv4agent.errors import BackendError
+from dsv4agent.groups import single_error
+from dsv4agent.sandboxes import ProviderName
+from dsv4agent.session import Session
+from dsv4agent.transcript import RunFinished, StepFinished
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for. None leaves a value to the checkpoint or to the stored session."""
+
+    model: str
+    repo: Path = Path()
+    task: str | None = None
+    resume: str | None = None
+    mode: str | None = None
+    sandbox: ProviderName = "auto"
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    timeout: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    json: bool = False
+
+
+async def work(order: Order) -> ExitCode:
+    """Do what was asked for and return the exit code. Errors that end the command are raised."""
+    watch = _SignalWatch()
+    code: ExitCode | None = None
+    with single_error():
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(watch.listen, tasks.cancel_scope)
+            code = await _work(order, watch)
+            tasks.cancel_scope.cancel()
+    if code is not None:
+        return code
+    # Only a signal before the session was open cancels the group from outside.
+    sys.stderr.write("Interrupted before the session began; nothing was stored.\n")
+    return ExitCode.INTERRUPTED
+
+
+class _SignalWatch:
+    """The first signal stops the run and leaves it resumable, the second ends the process."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+    async def listen(
+        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Wait for signals until cancelled."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            count = 0
+            async for number in signals:
+                count += 1
+                if count > 1:
+                    os._exit(128 + number)
+                if self.session is None:
+                    scope.cancel()
+                else:
+                    sys.stderr.write("\nStopping; press Ctrl-C again to end at once.\n")
+                    self.session.interrupt()
+
+
+async def _work(order: Order, watch: _SignalWatch) -> ExitCode:
+    agent: Agent[None] = Agent(order.model, mode=order.mode, temperature=order.temperature, top_p=order.top_p)
+    console = Console(file=sys.stdout)
+    view = JsonView() if order.json else TextView(console)
+    finished: RunFinished | None = None
+    seconds, sampled = 0.0, 0
+    async with agent:
+        backend = await agent.load()
+        limits = Limits(
+            steps=order.max_steps or backend.defaults.max_steps,
+            new_tokens=order.max_tokens,
+            seconds=order.timeout,
+        )
+        async with agent.session(
+            order.repo, sandbox=order.sandbox, resume=order.resume, seed=order.seed
+        ) as session:
+            watch.session = session
+            async with aclosing(session.run(order.task, limits=limits)) as events:
+                async for event in events:
+                    view.show(event)
+                    if isinstance(event, StepFinished):
+                        seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
+                    elif isinstance(event, RunFinished):
+                        finished = event
+            if finished is None:
+                raise BackendError(f"The run of session {session.id} ended without a result. Resume it.")
+            if not order.json:
+                changes = await workspace_changes(session.sandbox)
+                _summarize(console, session.id, finished, changes, sampled / seconds if seconds else 0.0)
+            elif finished.stop_reason != "finished":
+                sys.stderr.write(f"To go on: dsv4agent resume {session.id}\n")
+    return code_of_stop(finished.stop_reason)
+
+
+def _summarize(
+    console: Console, session_id: str, finished: RunFinished, changes: Changes | None, speed: float
+) -> None:
+    console.rule()
+    if changes is not None:
+        if changes.diff.strip():
+            console.print(Syntax(safe(changes.diff).rstrip("\n"), "diff", background_color="default"))
+        else:
+            console.print("No tracked file differs from the last commit.")
+        for name in changes.untracked:
+            console.print(f"new file: {safe(name)}", markup=False, highlight=False)
+    rows = (
+        ("stopped", f"{finished.stop_reason.value}: {finished.message}"),
+        ("steps", f"{finished.steps} in {finished.seconds:.1f} s"),
+        (
+            "tokens",
+            f"{finished.sampled_tokens} sampled at {speed:.1f} a second, "
+            f"{finished.computed_tokens} computed, {finished.reused_tokens} reused",
+        ),
+        ("session", session_id),
+        ("resume", f"dsv4agent resume {shlex.quote(session_id)}"),
+    )
+    for name, text in rows:
+        console.print(f"{name:>8}  {safe(text)}", markup=False, highlight=False, soft_wrap=True)
