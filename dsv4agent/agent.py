@@ -124,7 +124,7 @@ class Agent(Generic[Deps]):
         """
         setup = Setup(
             load=self.load,
-            make_tools=lambda: self._make_tools(deps),
+            make_tools=lambda backend: self._make_tools(backend, deps),
             instructions=self._instructions,
             mode=self._mode,
             temperature=self._temperature,
@@ -170,8 +170,10 @@ class Agent(Generic[Deps]):
         with anyio.CancelScope(shield=True):
             await self.aclose()
 
-    def _make_tools(self, deps: object) -> list[Tool]:
-        sources: Sequence[ToolSource] = minimal_profile() if self._tools is None else self._tools
+    def _make_tools(self, backend: Backend, deps: object) -> list[Tool]:
+        sources: Sequence[ToolSource] | None = self._tools
+        if sources is None:
+            sources = minimal_profile(backend.defaults.command_seconds)
         return [_make_tool(source, deps) for source in (*sources, *self._functions)]
 
 

@@ -36,7 +36,7 @@ class Setup:
     """What a session is to be; `resume` names a stored one, whose header then decides all but the sandbox."""
 
     load: Callable[[], Awaitable[Backend]]
-    make_tools: Callable[[], Iterable[Tool]]
+    make_tools: Callable[[Backend], Iterable[Tool]]
     instructions: str
     mode: str | None
     temperature: float | None
@@ -57,7 +57,7 @@ async def assemble(stack: AsyncExitStack, setup: Setup) -> tuple[Parts, list[Eve
     if not setup.workspace.is_dir():
         raise UsageError(f"The workspace {setup.workspace} is not a folder. Give one that exists.")
     backend = await setup.load()
-    toolbox = Toolbox(setup.make_tools())
+    toolbox = Toolbox(setup.make_tools(backend))
     if transcript is not None:
         _check_model(transcript.header, backend)
         sandbox = await _open_sandbox(stack, setup, transcript.spill_dir)

@@ -69,7 +69,7 @@ class Checkpoint:
 
     @cached_property
     def defaults(self) -> Defaults:
-        """Mode and steps from the `dsv4agent` object of config.json, sampling from generation_config.json."""
+        """Mode and limits from the `dsv4agent` object of config.json, sampling from generation_config.json."""
         own = cast("Mapping[str, Any]", self.config.get("dsv4agent") or {})
         file = self.path / "generation_config.json"
         generation: Mapping[str, Any] = _read_object(file) if file.is_file() else {}
@@ -79,6 +79,7 @@ class Checkpoint:
             temperature=float(generation.get("temperature", plain.temperature)),
             top_p=float(generation.get("top_p", plain.top_p)),
             max_steps=int(own.get("max_steps", plain.max_steps)),
+            command_seconds=float(own.get("command_seconds", plain.command_seconds)),
         )
 
     @cached_property

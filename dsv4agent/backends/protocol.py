@@ -42,6 +42,7 @@ class Defaults:
     temperature: float = 1.0
     top_p: float = 1.0
     max_steps: int = 500
+    command_seconds: float = 300.0
 
 
 class BackendSequence(Protocol):
