@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from dsv4agent.context import system_message
-from dsv4agent.encoding import Revision, Tokenizer, encode_tokens
+from dsv4agent.encoding import ProtocolError, Revision, Tokenizer, encode_tokens
 from dsv4agent.encoding.control_tokens import TURN_STARTERS
 from dsv4agent.encoding.modes import encoder_mode
 from dsv4agent.encoding.stream_parser import StreamParser
@@ -14,12 +15,24 @@ from dsv4agent.progress import Message
 from dsv4agent.transcript import Header, NewSpan
 from dsv4agent.turns import TurnReader, openai_tools
 
+if TYPE_CHECKING:
+    from dsv4agent.encoding.grammar import ToolCallGrammar
+    from dsv4agent.engine import Constraint
+
 
 class Dialect:
     """Encoder and parser, as the session's header fixes them."""
 
-    def __init__(self, header: Header, tokenizer: Tokenizer) -> None:
+    def __init__(self, header: Header, tokenizer: Tokenizer, *, vocab_size: int | None) -> None:
+        """Fix how to speak.
+
+        Args:
+            header: The session's header.
+            tokenizer: The checkpoint's tokenizer.
+            vocab_size: Length of the logits that the grammar masks; None if the backend takes no constraint.
+        """
         self._header = header
+        self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._revision = Revision(header.model.revision)
         self._mode = encoder_mode(header.mode, self._revision)
@@ -54,6 +67,33 @@ class Dialect:
             reasoning_effort=self._mode.reasoning_effort,
         )
         return [NewSpan(span.ids, span.kind.value, span.provenance) for span in prompt.spans]
+
+    def constraint(self, written: Sequence[int]) -> Constraint | None:
+        """Return the grammar of a turn that already has these ids, or None if sampling is not constrained.
+
+        A turn whose ids break the grammar (sampled before there was one) goes on without it; its calls are
+        validated all the same.
+        """
+        if self._grammar is None:
+            return None
+        try:
+            return self._grammar.constraint(written)
+        except ProtocolError as error:
+            if error.reason != "rejected_token":
+                raise
+            return None
+
+    @cached_property
+    def _grammar(self) -> ToolCallGrammar | None:
+        if self._vocab_size is None:
+            return None
+        # It brings torch, which a session over a server's model need not load.
+        from dsv4agent.encoding.grammar import ToolCallGrammar
+
+        mode = self._mode.thinking_mode
+        return ToolCallGrammar(
+            self._header.tools, self._tokenizer, self._revision, mode, vocab_size=self._vocab_size
+        )
 
     def reader(self) -> TurnReader:
         """Return a reader for one turn of the model."""

@@ -280,7 +280,8 @@ class Run:
         room, limit = self._room(progress.turn_start)
         if room > 0:
             sampling = parts.transcript.header.sampling
-            request = GenerationRequest(sampling, room, parts.dialect.stop_ids)
+            constraint = parts.dialect.constraint(parts.transcript.tokens[progress.turn_start :])
+            request = GenerationRequest(sampling, room, parts.dialect.stop_ids, constraint)
             async with aclosing(sequence.generate(request)) as chunks:
                 while (chunk := await self._until_stopped(anext(chunks, None))) is not None:
                     await self._take(chunk.ids, writer, reader)

@@ -90,6 +90,7 @@ class ScriptedBackend:
         self.chunk = chunk
         self.tokenizer = tokenizer or Tokenizer(tiny_definition())
         self.defaults = Defaults(mode=mode, max_steps=max_steps)
+        self.vocab_size = None
         self.record = ModelRecord(
             name="scripted",
             path="scripted",

@@ -18,8 +18,6 @@ from dsv4agent.transcript import ModelRecord
 # The engine is imported where it is used: it brings torch, which takes seconds that `sessions list` need not
 # spend.
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dsv4agent.engine import Constraint, Engine
     from dsv4agent.engine import Sequence as EngineSequence
 
@@ -34,7 +32,8 @@ class EmbeddedBackend:
 
         Args:
             engine: The engine; it stays open until `aclose`.
-            constrain: Called before each generation with the ids so far; its result constrains the sampling.
+            constrain: Called before each generation with the ids so far; its result takes the place of the
+                session's grammar.
 
         Raises:
             ModelNotFound: The engine's checkpoint has no tokenizer or configuration any more.
@@ -43,11 +42,7 @@ class EmbeddedBackend:
         self._checkpoint = Checkpoint.find(engine.settings.path)
         self._engine = engine
         self._tokenizer = Tokenizer.from_checkpoint(self._checkpoint.path)
-        if constrain is None and engine.config.vocab_size > self._tokenizer.vocab_size:
-            known = _KnownIds(self._tokenizer.vocab_size)
-            self._constrain: Constrain | None = lambda ids: known
-        else:
-            self._constrain = constrain
+        self._constrain = constrain
         record = self._checkpoint.record()
         window = min(record.context_window, engine.max_context)
         self._record = record.model_copy(update={"context_window": window})
@@ -83,6 +78,11 @@ class EmbeddedBackend:
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer."""
         return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of the logits."""
+        return self._engine.config.vocab_size
 
     @property
     def defaults(self) -> Defaults:
@@ -138,7 +138,9 @@ class EmbeddedSequence:
             max_tokens=request.max_tokens,
             stop_token_ids=tuple(sorted(request.stop_ids)),
         )
-        constraint = None if self._constrain is None else self._constrain(self._sequence.tokens)
+        constraint = request.constraint
+        if self._constrain is not None:
+            constraint = self._constrain(self._sequence.tokens)
         with _translated_errors():
             async with aclosing(self._sequence.generate(params, constraint)) as steps:
                 async for step in steps:
@@ -156,33 +158,6 @@ class EmbeddedSequence:
         # A closed engine has released everything already.
         with _translated_errors(), suppress(EngineClosed):
             self._sequence.close()
-
-
-class _KnownIds:
-    """Keeps a model whose vocabulary is padded from saying ids that stand for nothing."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._allowed: Tensor | None = None
-
-    def mask(self, logits: Tensor) -> Tensor:
-        if self._allowed is None:
-            import torch
-
-            self._allowed = torch.arange(logits.shape[0]) < self._count
-        return self._allowed
-
-    def commit(self, tokens: Sequence[int]) -> None:
-        pass
-
-    def rollback(self, count: int) -> None:
-        pass
-
-    def forced(self) -> Sequence[int]:
-        return ()
-
-    def fork(self) -> _KnownIds:
-        return self
 
 
 @contextmanager

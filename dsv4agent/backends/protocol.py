@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dsv4agent.encoding import Tokenizer
 from dsv4agent.transcript import ModelRecord, Sampling
 
+if TYPE_CHECKING:
+    from dsv4agent.engine import Constraint
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """How far and how to sample. `stop_ids` end the generation and stay part of the sequence."""
+    """How far and how to sample.
+
+    Attributes:
+        sampling: Temperature, top-p and seed.
+        max_tokens: Most ids to sample.
+        stop_ids: Ids that end the generation and stay part of the sequence.
+        constraint: The grammar at this place of the turn, for backends that constrain.
+    """
 
     sampling: Sampling
     max_tokens: int
     stop_ids: frozenset[int]
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,11 @@ class Backend(Protocol):
     @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer."""
+        ...
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Length of the logits that a constraint masks; None if this backend takes no constraint."""
         ...
 
     @property

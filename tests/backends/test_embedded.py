@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dsv4agent import Agent, BackendError, CheckpointMismatch, Limits, RunFinished, StopReason
 from dsv4agent.backends import EmbeddedBackend, GenerationRequest
+from dsv4agent.encoding.grammar import ToolCallGrammar
 from dsv4agent.engine import Engine
 from dsv4agent.transcript import Sampling
 from tests.backends.checkpoints import write_checkpoint
@@ -26,12 +28,14 @@ async def test_a_sequence_counts_as_the_engine_does(model: Path) -> None:
         assert backend.defaults.temperature == 0.7
         sequence = await backend.open([0, 30, 31])
         await sequence.append([32])
-        request = GenerationRequest(Sampling(seed=2), 5, frozenset({1}))
+        grammar = ToolCallGrammar([], backend.tokenizer, thinking_mode="chat", vocab_size=backend.vocab_size)
+        request = GenerationRequest(Sampling(seed=2), 5, frozenset({1}), grammar.constraint())
         ids = [token async for chunk in sequence.generate(request) for token in chunk.ids]
         assert list(sequence.tokens) == [0, 30, 31, 32, *ids]
         assert (len(ids), sequence.pending, sequence.usage.computed_tokens) == (5, 1, 8)
-        assert max(ids) < backend.tokenizer.vocab_size < 384
+        assert max(ids) < backend.tokenizer.vocab_size < backend.vocab_size
         await sequence.rewind(6)
+        request = replace(request, constraint=grammar.constraint(ids[:2]))
         again = [token async for chunk in sequence.generate(request) for token in chunk.ids]
         assert again[:3] == ids[2:]
         await sequence.close()
