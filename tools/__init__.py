@@ -3,11 +3,12 @@
 from dsv4agent.tools.base import Effects, Status, Tool, ToolContext, ToolResult, Truncation
 from dsv4agent.tools.bash import BashTool
 from dsv4agent.tools.editor import StrReplaceEditor
-from dsv4agent.tools.output import render_output
+from dsv4agent.tools.output import Captured, fit_output, render_output
 from dsv4agent.tools.profiles import minimal_profile
 
 __all__ = [
     "BashTool",
+    "Captured",
     "Effects",
     "Status",
     "StrReplaceEditor",
@@ -15,6 +16,7 @@ __all__ = [
     "ToolContext",
     "ToolResult",
     "Truncation",
+    "fit_output",
     "minimal_profile",
     "render_output",
 ]

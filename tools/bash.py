@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from dsv4agent.sandboxes import Sandbox
 from dsv4agent.tools.base import Effects, Status, ToolContext, ToolResult
-from dsv4agent.tools.output import join_trailer, trailer, truncate_output
+from dsv4agent.tools.output import fit_output
 from dsv4agent.tools.shell import CommandOutput, Shell, ShellOutcome
 
 DEFAULT_TIMEOUT = 300.0
@@ -81,16 +81,15 @@ class BashTool:
             opening = f"timeout: stopped after {self._timeout:g} s; {fresh}"
         elif outcome.shell_ended:
             note = f"the shell ended; {fresh}"
-        lines = trailer(outcome.exit_code, note)
-        # The lines around the output are part of the budget; 2 covers the newlines that join them.
-        frame = sum(ctx.count_tokens(part) for part in (opening, lines) if part)
-        body, truncation = truncate_output(
+        text, truncation = fit_output(
             output.captured(),
-            budget=max(ctx.max_output_tokens - frame - 2 * bool(frame), 1),
+            exit_code=outcome.exit_code,
+            note=note,
+            opening=opening,
+            budget=ctx.max_output_tokens,
             count_tokens=ctx.count_tokens,
             save=output.save,
         )
-        text = "\n".join(part for part in (opening, body) if part) if opening else join_trailer(body, lines)
         code = outcome.exit_code
         return ToolResult(
             text=text,

@@ -132,6 +132,38 @@ def truncate_output(
     return "\n".join(pieces), Truncation(shown_tokens=shown, total_tokens=total, path=path)
 
 
+def fit_output(
+    captured: Captured,
+    *,
+    exit_code: int | None = 0,
+    note: str | None = None,
+    opening: str = "",
+    budget: int,
+    count_tokens: Callable[[str], int],
+    save: Callable[[], Path | None],
+) -> tuple[str, Truncation | None]:
+    """Return the whole text of a command within a token budget: opening line or trailer, and the output.
+
+    Args:
+        captured: The collected output.
+        exit_code: As for `render_output`.
+        note: As for `render_output`.
+        opening: A line before the output, which then takes the place of the trailer (a timeout).
+        budget: Tokens that the text may have.
+        count_tokens: Exact token count of a text.
+        save: As for `truncate_output`.
+    """
+    lines = trailer(exit_code, note)
+    # The lines around the output are part of the budget; 2 covers the newlines that join them.
+    frame = sum(count_tokens(part) for part in (opening, lines) if part)
+    body, truncation = truncate_output(
+        captured, budget=max(budget - frame - 2 * bool(frame), 1), count_tokens=count_tokens, save=save
+    )
+    if opening:
+        return "\n".join(part for part in (opening, body) if part), truncation
+    return join_trailer(body, lines), truncation
+
+
 def keep_start(text: str, budget: int, count_tokens: Callable[[str], int]) -> str:
     """Return the longest start of a text within a token budget, cut after a line if that keeps half of it."""
     size = _longest(len(text), budget, lambda n: count_tokens(text[:n]))

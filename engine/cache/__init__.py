@@ -1,0 +1,1 @@
+"""Decode state, shared rows and the records that let sequences start from a known prefix."""

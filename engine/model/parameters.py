@@ -1,0 +1,45 @@
+"""Weights as products want them.
+
+Float32, transposed to [in, out], joined where inputs are equal, on one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dsv4agent.engine.config import ModelConfig
+
+
+class Parameters:
+    """Named tensors of one checkpoint, prepared for the forward pass.
+
+    Every [k, n] shape handed out is remembered, so that the row tiles can be probed for exactly these
+    products.
+    """
+
+    def __init__(self, config: ModelConfig, read: Callable[[str], Tensor], device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.shapes: set[tuple[int, int]] = set()
+        self._read = read
+
+    def vector(self, name: str) -> Tensor:
+        """Return a tensor as it is, float32 or int64."""
+        return self._read(name).to(self.device)
+
+    def matrix(self, *names: str) -> Tensor:
+        """Return the transposed weights side by side: float32 [in, sum of out], contiguous."""
+        return self.joined([self._read(name) for name in names])
+
+    def joined(self, weights: Sequence[Tensor]) -> Tensor:
+        """Return the transposes of weights [out, in] side by side, contiguous."""
+        matrix = torch.cat([weight.t() for weight in weights], dim=1).contiguous().to(self.device)
+        self.note(matrix.shape[0], matrix.shape[1])
+        return matrix
+
+    def note(self, k: int, n: int) -> None:
+        """Remember that a product with a [k, n] matrix will be computed."""
+        self.shapes.add((k, n))

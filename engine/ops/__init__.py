@@ -1,0 +1,1 @@
+"""Operations of the forward pass: one file per group, each with its torch reference."""

@@ -1,0 +1,113 @@
+"""Row tiles: how many rows a matrix product is fed, so that a row's bits do not depend on its neighbours.
+
+A library chooses another kernel, with another order of additions, for another number of rows. Chunks are
+therefore padded to a few tile sizes (a power of two times the smallest), and a probe at load finds the
+smallest size from which on all tile sizes give a row the same bits. Products for which a machine has no such
+size are computed in slices of one fixed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dsv4agent.engine.config import BLOCK
+
+_CANDIDATES = (2, 4, 8)
+
+
+class Tiling:
+    """The tile rule of one engine; `calibrate` fits it to the machine once the weights' shapes are known.
+
+    Attributes:
+        rows: Smallest tile; every tile has `rows * 2**k` rows, at most 128.
+        sliced: Shapes [k, n] whose products are computed in slices, with the rows of a slice.
+    """
+
+    def __init__(self) -> None:
+        self.rows = _CANDIDATES[0]
+        self.sliced: dict[tuple[int, int], int] = {}
+
+    def size(self, count: int) -> int:
+        """Return the rows of the smallest tile that holds `count` rows."""
+        size = self.rows
+        while size < count:
+            size *= 2
+        return size
+
+    def matmul(self, x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return x [m, k] @ w [k, n]; `m` is a tile size or a fixed multiple of one."""
+        if self.sliced and (rows := self.sliced.get((w.shape[0], w.shape[1]))):
+            result = x.new_empty(x.shape[0], w.shape[1]) if out is None else out
+            for start in range(0, x.shape[0], rows):
+                torch.mm(x[start : start + rows], w, out=result[start : start + rows])
+            return result
+        return torch.mm(x, w) if out is None else torch.mm(x, w, out=out)
+
+    def addmm_(self, total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        """Add x [m, k] @ w [k, n] to `total` [m, n] in place."""
+        if self.sliced and (rows := self.sliced.get((w.shape[0], w.shape[1]))):
+            for start in range(0, x.shape[0], rows):
+                total[start : start + rows].addmm_(x[start : start + rows], w)
+            return total
+        return total.addmm_(x, w)
+
+    def calibrate(
+        self, shapes: Iterable[tuple[int, int]], *, rows_per_token: int, device: torch.device
+    ) -> None:
+        """Find the rule for products with these [k, n] shapes on this machine, with the current thread count.
+
+        Bits depend on shapes, not on values, so random data stands for all data. `rows_per_token` is the
+        largest number of rows that one token gives a product (its attention heads). GPU kernels are not
+        probed: no equality of bits is promised there, and the smallest tile is taken.
+        """
+        if device.type != "cpu":
+            return
+        generator = torch.Generator().manual_seed(0)
+        found: dict[tuple[int, int], int | None] = {
+            shape: _smallest_tile(shape, rows_per_token, generator) for shape in sorted(set(shapes))
+        }
+        self.rows = max((rows for rows in found.values() if rows is not None), default=_CANDIDATES[0])
+        self.sliced = {
+            shape: _slice_rows(shape, self.rows, generator) for shape, rows in found.items() if rows is None
+        }
+
+
+def _smallest_tile(shape: tuple[int, int], rows_per_token: int, generator: torch.Generator) -> int | None:
+    """Return the smallest candidate from which on all tile sizes agree, or None."""
+    k, n = shape
+    x = torch.randn(BLOCK, k, generator=generator)
+    w = torch.randn(k, n, generator=generator)
+    whole = x @ w
+    # Attention feeds several rows per token: as many more rows must not change the bits either.
+    many = x.repeat(rows_per_token, 1)
+    expected = whole.repeat(rows_per_token, 1)
+    if not torch.equal(many @ w, expected):
+        return None
+    for rows in _CANDIDATES:
+        sizes = [rows << power for power in range(8) if rows << power < BLOCK]
+        counts = [size * rows_per_token for size in sizes]
+        if rows_per_token % rows == 0:
+            counts.append(rows_per_token)
+        if all(
+            torch.equal(x[start : start + size] @ w, whole[start : start + size])
+            for size in sizes
+            for start in (0, size, BLOCK - size)
+        ) and all(torch.equal(many[:count] @ w, expected[:count]) for count in counts):
+            return rows
+    return None
+
+
+def _slice_rows(shape: tuple[int, int], rows: int, generator: torch.Generator) -> int:
+    """Return `rows` if a row's bits in such a slice depend neither on place nor on other rows, else 1."""
+    k, n = shape
+    x = torch.randn(rows, k, generator=generator)
+    w = torch.randn(k, n, generator=generator)
+    base = x @ w
+    other = torch.randn(rows, k, generator=generator)
+    other[0] = x[0]
+    if torch.equal(torch.roll(base, 1, 0), torch.roll(x, 1, 0) @ w) and torch.equal((other @ w)[0], base[0]):
+        return rows
+    return 1

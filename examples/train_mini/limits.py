@@ -1,0 +1,10 @@
+"""Limits of the bundled model's runs, which its data, its checkpoint and the product must share."""
+
+from typing import Final
+
+CONTEXT: Final = 8192
+"""Tokens of a whole session."""
+MAX_STEPS: Final = 20
+"""Assistant turns of one run."""
+COMMAND_SECONDS: Final = 20
+"""Seconds after which a command is stopped: a wrong edit may loop for ever."""

@@ -1,0 +1,1 @@
+"""Functions and classes for evaluation only; training never sees them."""

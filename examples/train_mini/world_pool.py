@@ -1,0 +1,171 @@
+"""Repair runs in worker processes, so that calls of hundreds of runs are answered in parallel.
+
+Workers are plain child processes (`python -m examples.train_mini.world_pool`) that exchange pickled lists of
+requests and answers over pipes; they never import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+from dsv4agent.encoding import Tokenizer
+from examples.train_mini.closed_loop import Limits, RepairRun, Reply, World
+from examples.train_mini.packing import StoredDocument
+
+WorldFactory = Callable[[str, int], World]
+"""Makes the world number `index` of a named set."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One world to run: number `index` of the set `collection`."""
+
+    collection: str
+    index: int
+
+
+class WorldPoolError(RuntimeError):
+    """A worker process ended; its traceback is on standard error."""
+
+
+class WorldPool:
+    """Runs by number, spread over workers. Use as a context manager."""
+
+    def __init__(self, factory: str, tokenizer: Path, *, workers: int, limits: Limits | None = None) -> None:
+        """Start workers that make worlds with `factory` (`package.module:function`)."""
+        limits = limits or Limits()
+        command = [sys.executable, "-m", "examples.train_mini.world_pool"]
+        command += ["--factory", factory, "--tokenizer", str(tokenizer)]
+        command += [f"--limits={limits.steps},{limits.context},{limits.turn}"]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        self._workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            for _ in range(workers)
+        ]
+
+    def open(self, tasks: Sequence[Task]) -> list[list[int]]:
+        """Start one run per task, numbered from 0; return the prompts."""
+        return self._ask("open", list(enumerate(tasks)))
+
+    def advance(self, turns: Sequence[tuple[int, list[int]]]) -> list[Reply]:
+        """Give assistant turns to runs by number; return what follows each."""
+        return self._ask("advance", turns)
+
+    def relabelled(self, runs: Sequence[int], limit: int) -> list[StoredDocument | None]:
+        """Turn finished runs into training documents of at most `limit` tokens."""
+        return self._ask("relabel", [(run, limit) for run in runs])
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.wait()
+            for pipe in (worker.stdin, worker.stdout):
+                if pipe:
+                    # What a dead worker did not read cannot be flushed.
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, verb: str, requests: Sequence[tuple[int, Any]]) -> list[Any]:
+        shares: list[list[tuple[int, Any]]] = [[] for _ in self._workers]
+        for request in requests:
+            shares[request[0] % len(self._workers)].append(request)
+        busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if share]
+        for worker, share in busy:
+            try:
+                _send(cast(IO[bytes], worker.stdin), (verb, share))
+            except BrokenPipeError:
+                raise WorldPoolError(
+                    f"A worker ended with code {worker.wait()} before it could be asked."
+                ) from None
+        answers: dict[int, Any] = {}
+        for worker, share in busy:
+            try:
+                received = pickle.load(cast(IO[bytes], worker.stdout))
+            except EOFError:
+                raise WorldPoolError(
+                    f"A worker ended with code {worker.wait()} while it was answering."
+                ) from None
+            answers |= dict(zip((number for number, _ in share), received, strict=True))
+        return [answers[number] for number, _ in requests]
+
+
+def serve(
+    requests: IO[bytes], answers: IO[bytes], factory: WorldFactory, tokenizer: Tokenizer, limits: Limits
+) -> None:
+    """Answer requests until the pipe closes."""
+    runs: dict[int, RepairRun] = {}
+    while True:
+        try:
+            verb, share = pickle.load(requests)
+        except EOFError:
+            return
+        result: list[Any] = []
+        for number, argument in share:
+            if verb == "open":
+                runs[number] = RepairRun(factory(argument.collection, argument.index), tokenizer, limits)
+                result.append(runs[number].prompt)
+            elif verb == "advance":
+                result.append(runs[number].advance(argument))
+            else:
+                result.append(runs[number].relabelled(argument))
+        _send(answers, result)
+
+
+def resolve_factory(name: str) -> WorldFactory:
+    """Import `package.module:function`."""
+    module, _, function = name.partition(":")
+    return cast(WorldFactory, getattr(importlib.import_module(module), function))
+
+
+def _send(pipe: IO[bytes], value: object) -> None:
+    pipe.write(pickle.dumps(value))
+    pipe.flush()
+
+
+def main() -> None:
+    """Serve over standard input and output."""
+    parser = argparse.ArgumentParser(description="Serve repair runs over pipes.")
+    parser.add_argument("--factory", required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--limits", required=True)
+    arguments = parser.parse_args()
+    # Whatever a world reads or prints must not touch the pipes.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    steps, context, turn = map(int, arguments.limits.split(","))
+    try:
+        serve(
+            requests,
+            answers,
+            resolve_factory(arguments.factory),
+            Tokenizer.from_file(arguments.tokenizer),
+            Limits(steps, context, turn),
+        )
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

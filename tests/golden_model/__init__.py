@@ -1,0 +1,1 @@
+"""Compares the engine with values recorded from the official inference code."""
