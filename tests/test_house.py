@@ -54,6 +54,9 @@ def test_rooms_are_relative_links_in_the_package(room: str) -> None:
 
 
 def test_engine_does_not_load_the_runtime() -> None:
-    code = "import dsv4agent.engine, sys; print([m for m in sys.modules if m.startswith('dsv4agent.') and m.split('.')[1] != 'engine'])"
+    code = (
+        "import dsv4agent.engine, sys\n"
+        "print([m for m in sys.modules if m.startswith('dsv4agent.') and m.split('.')[1] != 'engine'])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"

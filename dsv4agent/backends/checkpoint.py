@@ -69,7 +69,7 @@ class Checkpoint:
 
     @cached_property
     def defaults(self) -> Defaults:
-        """Mode and limits from the `dsv4agent` object of config.json, sampling from generation_config.json."""
+        """Mode and limits from the `dsv4agent` object of config.json, sampling from generation_config."""
         own = cast("Mapping[str, Any]", self.config.get("dsv4agent") or {})
         file = self.path / "generation_config.json"
         generation: Mapping[str, Any] = _read_object(file) if file.is_file() else {}

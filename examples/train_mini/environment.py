@@ -121,7 +121,7 @@ def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @functools.cache
 def token_counter() -> Callable[[str], int]:
-    """Return the exact counter of the mini model's tokenizer; before that is trained, a bound that cuts less."""
+    """Return the exact counter of the mini model's tokenizer; before that is trained, a looser one."""
     if not ASSET.exists():
         return lambda text: len(text) // 4
     return Tokenizer.from_file(ASSET).count
