@@ -1,8 +1,8 @@
 """Measure how many repositories a model repairs: `python -m examples.train_mini.evaluate --model DIR`.
 
-By default the repairs run in one batch against an in-process world whose tool results equal the real tools'
-byte for byte. `--agent` runs the real agent loop with the real tools in a real sandbox instead, one
-repository after another.
+The repairs run against an in-process world whose tool results equal the real tools' byte for byte: on a GPU
+in batches, on a CPU with the product's engine and grammar, one process a core. `--agent` runs the real agent
+loop with the real tools in a real sandbox instead, one repository after another.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from examples.train_mini.agent_runs import run_with_agent
 from examples.train_mini.closed_loop import Limits, Outcome
+from examples.train_mini.engine_runs import run_with_engine
 from examples.train_mini.export import load_model
 from examples.train_mini.rollout import (
     WORLDS,
@@ -122,11 +124,11 @@ def main() -> None:
     )
     parser.add_argument("--sets", default=",".join(SETS), help=f"comma-separated, of {', '.join(SETS)}")
     parser.add_argument("--n", type=int, help="repositories of each set")
-    parser.add_argument("--temperature", type=float, help="sampling temperature (default 1.0)")
-    parser.add_argument("--greedy", action="store_true", help="also, or without --temperature only, greedy")
+    parser.add_argument("--temperature", type=float, help="sampling temperature (default: greedy and 1.0)")
+    parser.add_argument("--greedy", action="store_true", help="greedy; with --temperature, both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=int, help="repositories at once")
+    parser.add_argument("--batch", type=int, help="repositories at once on a GPU")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--workers", type=int, default=default_workers())
@@ -135,8 +137,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all outcomes")
     arguments = parser.parse_args()
     temperatures = [0.0] if arguments.greedy else []
-    if arguments.temperature is not None or not arguments.greedy:
-        temperatures.append(1.0 if arguments.temperature is None else arguments.temperature)
+    if arguments.temperature is not None:
+        temperatures.append(arguments.temperature)
+    temperatures = temperatures or [0.0, 1.0]
     sets = arguments.sets.split(",")
     limits = Limits(arguments.steps, arguments.context)
     if arguments.agent:
@@ -145,6 +148,19 @@ def main() -> None:
             return run_with_agent(arguments.model, tasks, temperature, limits, seed=arguments.seed)
 
         results = evaluate(with_agent, sets, arguments.n, temperatures)
+    elif choose_device(arguments.device) == "cpu":
+
+        def with_engine(tasks: Sequence[Task], temperature: float) -> list[Outcome]:
+            return run_with_engine(
+                arguments.model,
+                tasks,
+                temperature,
+                limits,
+                seed=arguments.seed,
+                workers=len(os.sched_getaffinity(0)),
+            )
+
+        results = evaluate(with_engine, sets, arguments.n, temperatures)
     else:
         results = evaluate_batched(arguments, sets, temperatures, limits)
     print(tables(results))
@@ -159,11 +175,11 @@ def main() -> None:
 def evaluate_batched(
     arguments: argparse.Namespace, sets: Sequence[str], temperatures: Sequence[float], limits: Limits
 ) -> list[Result]:
-    """Evaluate in one batch on a GPU, in small batches on a CPU."""
+    """Evaluate in batches on a GPU."""
     device = choose_device(arguments.device)
     model = load_model(arguments.model, device=device, dtype=compute_type(device))
     largest = max(arguments.n or SETS[name] for name in sets)
-    batch = min(largest, arguments.batch or (256 if device == "cuda" else 8))
+    batch = min(largest, arguments.batch or 256)
     tokenizer = arguments.model / "tokenizer.json"
     with WorldPool(arguments.worlds, tokenizer, workers=arguments.workers, limits=limits) as pool:
         rollout = Rollout(model, pool, batch=batch, limits=limits)
