@@ -125,10 +125,8 @@ class Attention:
         """Rotate by `inverse`, the query's position taken back, project per group, then jointly: [s, D]."""
         c, p = self.config, self._precision
         grouped = p.round(rotate_(p.round(out), inverse)).view(out.shape[0], c.o_groups, -1)
-        low = out.new_empty(out.shape[0], c.o_groups * c.o_lora_rank)
-        for index, weight in enumerate(self._w_group):
-            start = index * c.o_lora_rank
-            self._tiling.matmul(grouped[:, index], weight, out=low[:, start : start + c.o_lora_rank])
+        parts = [self._tiling.matmul(x, w) for x, w in zip(grouped.unbind(1), self._w_group, strict=True)]
+        low = torch.cat(parts, dim=1)
         return p.round(self._tiling.matmul(p.activation(p.round(low)), self._w_out))
 
     def project_narrow(self, x: Tensor) -> Tensor:

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import ModelConfig
+from dsv4agent.engine.ops.packed import PackedMatrix, pack
+
+Matrix = Tensor | PackedMatrix
+"""What `Tiling.matmul` takes as its second factor."""
 
 
 class Parameters:
     """Named tensors of one checkpoint, prepared for the forward pass.
 
-    Every [k, n] shape handed out is remembered, so that the row tiles can be probed for exactly these
+    The [k, n] shape of every plain matrix handed out is remembered, so that the row tiles can be probed for exactly these
     products.
     """
 
@@ -30,13 +34,16 @@ class Parameters:
         """Return a tensor as it is, float32 or int64."""
         return self._read(name).to(self.device)
 
-    def matrix(self, *names: str) -> Tensor:
-        """Return the transposed weights side by side: float32 [in, sum of out], contiguous."""
+    def matrix(self, *names: str) -> Matrix:
+        """Return the transposed weights side by side: float32 [in, sum of out]."""
         return self.joined([self._read(name) for name in names])
 
-    def joined(self, weights: Sequence[Tensor]) -> Tensor:
-        """Return the transposes of weights [out, in] side by side, contiguous."""
+    def joined(self, weights: Sequence[Tensor]) -> Matrix:
+        """Return the transposes of weights [out, in] side by side, packed where that loses nothing."""
         matrix = torch.cat([weight.t() for weight in weights], dim=1).contiguous().to(self.device)
+        packed = pack(matrix)
+        if packed is not None:
+            return packed
         self.note(matrix.shape[0], matrix.shape[1])
         return matrix
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import BLOCK
+from dsv4agent.engine.ops.packed import PackedMatrix
 
 _CANDIDATES = (2, 4, 8)
 
@@ -37,8 +38,13 @@ class Tiling:
             size *= 2
         return size
 
-    def matmul(self, x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return x [m, k] @ w [k, n]; `m` is a tile size or a fixed multiple of one."""
+    def matmul(self, x: Tensor, w: Tensor | PackedMatrix, out: Tensor | None = None) -> Tensor:
+        """Return x [m, k] @ w [k, n]; `m` is a tile size or a fixed multiple of one
+
+        Into `out`, if given; contiguous for a packed matrix.
+        """
+        if isinstance(w, PackedMatrix):
+            return w.multiply(x, out)
         if self.sliced and (rows := self.sliced.get((w.shape[0], w.shape[1]))):
             result = x.new_empty(x.shape[0], w.shape[1]) if out is None else out
             for start in range(0, x.shape[0], rows):
