@@ -217,6 +217,9 @@ class Sequence:
             lineage.state = self.engine.records.attach(lineage.tokens) if not self._attached else None
             if lineage.state is None:
                 lineage.state = model.empty_state()
+            else:
+                # Of its own, so that a rewind need not go back to the start.
+                lineage.keep(lineage.state)
             self._reused += lineage.state.position
             self.engine.meter.reused += lineage.state.position
             self._attached = True

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dsv4agent.encoding import StreamParser, Tokenizer, encode_tokens
+from examples.train_mini.diagnosis import diagnosis
 from examples.train_mini.packing import StoredDocument
 
 REVISION = "v4-preview"
@@ -200,7 +201,9 @@ class RepairRun:
             }
             for i, (name, arguments) in enumerate(calls)
         ]
-        fix: Message = {"role": "assistant", "content": "", "tool_calls": named}
+        edits = [arguments for name, arguments in calls if name == EDITOR]
+        said = diagnosis(edits[-1]["old_str"], edits[-1]["new_str"])
+        fix: Message = {"role": "assistant", "content": said, "tool_calls": named}
         pieces.append(_Piece(self._encode([fix], history), 2))
         history.append(fix)
         results: list[Message] = [

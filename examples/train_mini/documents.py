@@ -173,6 +173,8 @@ def _weights(spans: Sequence[EncodedSpan], episode: Episode) -> Iterator[int]:
         if span.text == ASSISTANT:
             turn = next(turns)
             calls = iter(turn.calls)
+            # What is said before a wrong edit is as wrong as the edit.
+            masked = any(not call.trained for call in turn.calls)
             yield ENVIRONMENT
             continue
         if span.text == THINK_CLOSE and spans[i - 1].text == ASSISTANT:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from examples.train_mini.diagnosis import diagnosis
 from examples.train_mini.environment import Environment
 from examples.train_mini.mutations import Mutant, mutants
 from examples.train_mini.pytest_text import Failure, UnsafeSource, run_tests
@@ -40,7 +41,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Turn:
-    """One assistant turn: calls, or a final text."""
+    """One assistant turn: calls, with what is said before them, or a final text."""
 
     calls: Sequence[Call] = ()
     content: str = ""
@@ -145,8 +146,8 @@ class _Lesson:
     def _call(self, name: str, args: Mapping[str, Any], *, trained: bool = True) -> Call:
         return Call(name, args, self.environment.call(name, args), trained)
 
-    def _turn(self, *calls: Call) -> None:
-        self.episode.turns.append(Turn(calls))
+    def _turn(self, *calls: Call, content: str = "") -> None:
+        self.episode.turns.append(Turn(calls, content))
 
     def _tests(self) -> Call:
         return self._call("bash", {"command": TEST_COMMAND})
@@ -282,13 +283,14 @@ class _Lesson:
             return False
         line = mutant.line + 1
         calls = self._undo(line)
-        before = self.applied[1] if self.applied is not None else self._text().split("\n")[mutant.line]
+        current = self._text().split("\n")[mutant.line]
+        before = self.applied[1] if self.applied is not None else current
         calls.append(self._edit(line, mutant.new_line, trained=False))
         calls.append(self._tests())
         run = self.environment.last_run
         if run is None or run.exit_code not in (1, 2) or not run.exact:
             raise Unteachable("a wrong try passes or cannot be told exactly")
-        self._turn(*calls)
+        self._turn(*calls, content=diagnosis(current, mutant.new_line))
         self.applied = (line, before)
         self.tried.add((line, mutant.new_line))
         self.episode.wrong_tries += 1
@@ -329,6 +331,7 @@ class _Lesson:
         calls = self._undo(line)
         args = edit_arguments(self._text(), self.bug.path, line, good)
         current = self._text().split("\n")[line - 1]
+        said = diagnosis(current, good)
         if self.slips:
             slip: dict[str, str] | None = None
             expected = ""
@@ -340,11 +343,11 @@ class _Lesson:
                 failed = self._call("str_replace_editor", slip, trained=False)
                 if not failed.result.startswith(expected):
                     raise Unteachable("a slip went through")
-                self._turn(*calls, failed, self._tests())
+                self._turn(*calls, failed, self._tests(), content=said)
                 calls = []
         calls.append(self._call("str_replace_editor", args))
         calls.append(self._tests())
-        self._turn(*calls)
+        self._turn(*calls, content=said)
 
 
 def _miscopied(text: str, rng: Random) -> str:

@@ -256,3 +256,13 @@ def test_a_dead_end_leaves_the_sequence_usable(engine: Engine) -> None:
         generate(sequence, EvenThenForced())
     assert len(sequence) == 28
     assert len(list(sequence.stream(FREE))) == 12
+
+
+def test_rewind_of_an_attached_sequence_starts_from_the_attached_state(engine: Engine) -> None:
+    first = engine.open(draw_ids(90, seed=8))
+    list(first.stream(SamplingParams(seed=1, max_tokens=1)))
+    second = engine.open([*draw_ids(90, seed=8), *draw_ids(20, seed=9)])
+    list(second.stream(SamplingParams(seed=1, max_tokens=4)))
+    assert second.usage.reused_tokens == 90
+    second.rewind(95)
+    assert second.pending == 5
