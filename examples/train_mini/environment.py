@@ -19,7 +19,7 @@ from examples.train_mini.simulated_shell import SimulatedShell
 
 ASSET = Path(__file__).parents[2] / "dsv4agent" / "assets" / "mini" / "tokenizer.json"
 OUTPUT_TOKENS = tool_output_tokens(CONTEXT)
-_SPILLED = Path("/root/.local/state/dsv4agent/sessions/20261123-101500-5f3a9c/spill/bash-1.txt")
+_SPILLED = Path("/home/user/.local/state/dsv4agent/sessions/20261123-101500-5f3a9c/spill/bash-1.txt")
 """Where a real session would keep an output too long to show."""
 
 
