@@ -28,11 +28,11 @@ class WindowRing:
         self.window = window
         self.capacity = (-(-window // BLOCK) + 1) * BLOCK
         self.values = torch.zeros(self.capacity, dim, device=device)
-        self._keys: Tensor | None = torch.zeros(dim, self.capacity, device=device)
+        self._keys: Tensor | None = None
 
     @property
     def keys(self) -> Tensor:
-        """The rows transposed, float32 [dim, capacity]."""
+        """The rows transposed, float32 [dim, capacity]; a copy kept from the first use on."""
         if self._keys is None:
             self._keys = self.values.t().contiguous()
         return self._keys
@@ -42,7 +42,8 @@ class WindowRing:
         slot = position % self.capacity
         count = rows.shape[0]
         self.values[slot : slot + count] = rows
-        self.keys[:, slot : slot + count] = rows.t()
+        if self._keys is not None:
+            self._keys[:, slot : slot + count] = rows.t()
 
     def last(self, position: int) -> Tensor:
         """Return the visible rows before `position`, oldest first: float32 [min(window, position), dim]."""

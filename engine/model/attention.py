@@ -18,6 +18,7 @@ from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import Precision
 from dsv4agent.engine.ops.attention import SINK_COLUMNS, EntryBlocks, EntrySelection, attend
 from dsv4agent.engine.ops.norms import rms_norm
+from dsv4agent.engine.ops.packed import PackedMatrix
 from dsv4agent.engine.ops.rotary import rotate_
 from dsv4agent.engine.ops.tiling import Tiling
 
@@ -76,11 +77,16 @@ class Attention:
             for weight in parameters.vector(f"{prefix}.wo_a.weight").chunk(c.o_groups, dim=0)
         ]
         self._w_out = parameters.matrix(f"{prefix}.wo_b.weight")
+        # Packed products take any number of rows; others need whole tiles.
+        self._packed_out = all(isinstance(w, PackedMatrix) for w in (*self._w_group, self._w_out))
         self._note_attention(parameters)
         self._ring_bias: Tensor | None = None
 
     def __call__(self, x: Tensor, state: LayerState, chunk: Chunk) -> Tensor:
-        """Return the sub-layer's output float32 [s, D] of normalised input [s, D], and advance `state`."""
+        """Return the sub-layer's output float32 [s, D] of normalised input [s, D], and advance `state`.
+
+        For a single token, whose tile holds copies, one row may stand for all.
+        """
         c, p = self.config, self._precision
         rotations = chunk.rotations(self.layer.compress_rope)
         copies = chunk.count == 1
@@ -94,14 +100,14 @@ class Attention:
         out = attend(
             q[:attending],
             self.sink,
-            state.ring.keys,
+            state.ring.values.t() if self._tiling.values_as_keys else state.ring.keys,
             state.ring.values,
             self._visible_slots(state.ring, chunk),
             entries,
             self._tiling,
             round_probabilities=p.official,
         )
-        if attending != chunk.size:
+        if attending != chunk.size and not self._packed_out:
             out = torch.nn.functional.pad(out, (0, 0, 0, 0, 0, chunk.size - attending))
         return self.project_out(out, chunk.inverse_rotations(self.layer.compress_rope))
 
@@ -173,7 +179,7 @@ class Attention:
         seen = (chunk.position + 1) // ratio
         if self._indexer is None or seen <= self._indexer.top_k:
             columns = entries.blocks() * entries.block
-            return EntryBlocks(entries.keys(), entries.values(), chunk.hidden(ratio, columns))
+            return self._blocks(entries, chunk.hidden(ratio, columns))
         assert state.index_entries is not None
         index = state.index_entries
         hidden = chunk.hidden(ratio, index.blocks() * index.block)
@@ -181,10 +187,15 @@ class Attention:
         chunk.record(f"topk.{self.layer.prefix}", chosen)
         if seen <= _DENSE_FACTOR * self._indexer.top_k:
             left_out = ~chosen[:, : entries.blocks() * entries.block]
-            return EntryBlocks(entries.keys(), entries.values(), left_out)
+            return self._blocks(entries, left_out)
         ids = chosen.nonzero()[:, 1]
         rows = entries.dense().index_select(0, ids).view(chosen.shape[0], self._indexer.top_k, -1)
         return EntrySelection(rows.expand(self._attending(chunk), -1, -1))
+
+    def _blocks(self, entries: EntryRows, hidden: Tensor) -> EntryBlocks:
+        values = entries.values()
+        keys = values.transpose(1, 2) if self._tiling.values_as_keys else entries.keys()
+        return EntryBlocks(keys, values, hidden)
 
     def _attending(self, chunk: Chunk) -> int:
         """Return how many rows of the tile attend."""
@@ -204,7 +215,7 @@ class Attention:
     def _visible_slots(self, ring: WindowRing, chunk: Chunk) -> Tensor:
         """Return the additive mask [s or 1, capacity] of ring slots, 0 inside the query's window."""
         if self._ring_bias is None:
-            slots = torch.arange(ring.capacity, device=ring.keys.device)
+            slots = torch.arange(ring.capacity, device=ring.values.device)
             age = (slots[:, None] - slots[None, :]) % ring.capacity
             table = torch.full(age.shape, float("-inf"), device=age.device)
             table[age < ring.window] = 0.0
@@ -219,13 +230,11 @@ class Attention:
     def _note_attention(self, parameters: Parameters) -> None:
         c = self.config
         ring = WindowRing(c.sliding_window, 1, torch.device("meta")).capacity
-        parameters.note(c.head_dim, ring)
-        parameters.note(ring, c.head_dim)
+        parameters.note_rows(c.head_dim, ring)
         if self.layer.ratio:
             block = LayerState.empty(c, self.layer, torch.device("meta")).entries
             assert block is not None
-            parameters.note(c.head_dim, block.block)
-            parameters.note(block.block, c.head_dim)
+            parameters.note_rows(c.head_dim, block.block)
             if self.layer.overlap:
                 index = LayerState.empty(c, self.layer, torch.device("meta")).index_entries
                 assert index is not None

@@ -48,6 +48,7 @@ class MoE:
             self._table = cast("Ids", table.sort(dim=-1).values.cpu().numpy())
         else:
             self._bias = doubles(parameters.vector(f"{prefix}.gate.bias"))
+        self._biases: list[float] = [] if self._bias is None else cast("list[float]", self._bias.tolist())
         owners = [f"{prefix}.experts.{index}" for index in range(c.n_routed_experts)]
         owners.append(f"{prefix}.shared_experts")
         self._w_in = [parameters.matrix(f"{owner}.w1.weight", f"{owner}.w3.weight") for owner in owners]
@@ -55,6 +56,8 @@ class MoE:
 
     def __call__(self, x: Tensor, chunk: Chunk) -> Tensor:
         """Return float32 [s, D] of normalised input [s, D]."""
+        if chunk.count == 1 and chunk.trace is None:
+            return self._one_token(self._precision.activation(x), *self._route_one(x, chunk.token_ids[0]))
         ids, weights = self._route(x, chunk)
         if chunk.trace is not None:
             chunk.record(f"route_idx.{self._layer.prefix}", torch.from_numpy(ids))  # pyright: ignore[reportUnknownMemberType]
@@ -75,6 +78,24 @@ class MoE:
             assert self._bias is not None
             ids = top_k_ids(scores + self._bias, self._experts_per_token)
         return ids, routing_weights(scores, ids, self._scale)
+
+    def _route_one(self, x: Tensor, token_id: int) -> tuple[list[int], list[float]]:
+        """Do as `_route` for one token, by the same operations in plain floats.
+
+        So few numbers cost more in array calls than in work.
+        """
+        scores = cast("list[float]", sqrt_softplus(doubles(self._tiling.matmul(x, self._gate)[0])).tolist())
+        if self._table is not None:
+            ids = cast("list[int]", self._table[token_id].tolist())
+        else:
+            biased = [score + bias for score, bias in zip(scores, self._biases, strict=True)]
+            # Python's sort is stable, also in reverse: ties go to the lower id.
+            order = sorted(range(len(biased)), key=biased.__getitem__, reverse=True)
+            ids = sorted(order[: self._experts_per_token])
+        total = 0.0
+        for expert in ids:
+            total += scores[expert]
+        return ids, [scores[expert] / total * self._scale for expert in ids]
 
     def _one_token(self, x: Tensor, ids: list[int], weights: list[float]) -> Tensor:
         """All chosen experts see the same tile; their activations are computed together."""

@@ -20,14 +20,15 @@ Matrix = Tensor | PackedMatrix
 class Parameters:
     """Named tensors of one checkpoint, prepared for the forward pass.
 
-    The [k, n] shape of every plain matrix handed out is remembered, so that the row tiles can be probed for exactly these
-    products.
+    The [k, n] shape of every plain matrix handed out is remembered, so that the row tiles can be probed for
+    exactly these products.
     """
 
     def __init__(self, config: ModelConfig, read: Callable[[str], Tensor], device: torch.device) -> None:
         self.config = config
         self.device = device
         self.shapes: set[tuple[int, int]] = set()
+        self.key_shapes: set[tuple[int, int]] = set()
         self._read = read
 
     def vector(self, name: str) -> Tensor:
@@ -50,3 +51,9 @@ class Parameters:
     def note(self, k: int, n: int) -> None:
         """Remember that a product with a [k, n] matrix will be computed."""
         self.shapes.add((k, n))
+
+    def note_rows(self, dim: int, count: int) -> None:
+        """Remember that attention reads blocks of `count` rows of `dim` channels, as keys and as values."""
+        self.note(dim, count)
+        self.note(count, dim)
+        self.key_shapes.add((dim, count))

@@ -50,7 +50,10 @@ class Transformer:
         Once, after all modules are built.
         """
         self.tiling.calibrate(
-            self.parameters.shapes, rows_per_token=self.config.num_attention_heads, device=self.device
+            self.parameters.shapes,
+            rows_per_token=self.config.num_attention_heads,
+            device=self.device,
+            key_shapes=self.parameters.key_shapes,
         )
 
     def empty_state(self) -> SequenceState:

@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm as _rms_norm
 
 from dsv4agent.engine.ops.lists import floats
 
@@ -30,10 +29,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, copies: bool = False) -> 
 
 def head_norm(x: Tensor, eps: float) -> Tensor:
     """Return x / sqrt(mean(x**2) + eps) over the last dimension of float32 `x` [s, h, d]."""
-    return _rms_norm(x, (x.shape[-1],), None, eps)
+    norms = row_norms(x)
+    # Square root and quotient are exactly rounded wherever an element stands.
+    return x / (norms * norms).div_(x.shape[-1]).add_(eps).sqrt_().unsqueeze(-1)
 
 
 def row_norms(x: Tensor) -> Tensor:
-    """Return the Euclidean norms float32 [s] of the rows of `x` [s, d]."""
-    norms = torch.linalg.vector_norm(x, dim=1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    """Return the Euclidean norms float32 [...] of the rows of `x` [..., d]."""
+    norms = torch.linalg.vector_norm(x, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return cast("Tensor", norms)

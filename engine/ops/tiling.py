@@ -25,11 +25,14 @@ class Tiling:
     Attributes:
         rows: Smallest tile; every tile has `rows * 2**k` rows, at most 128.
         sliced: Shapes [k, n] whose products are computed in slices, with the rows of a slice.
+        values_as_keys: Whether attention may take the stored values, seen transposed, as keys. Otherwise it
+            needs a copy of them that is laid out as keys, and reads twice the memory.
     """
 
     def __init__(self) -> None:
         self.rows = _CANDIDATES[0]
         self.sliced: dict[tuple[int, int], int] = {}
+        self.values_as_keys = False
 
     def size(self, count: int) -> int:
         """Return the rows of the smallest tile that holds `count` rows."""
@@ -39,7 +42,7 @@ class Tiling:
         return size
 
     def matmul(self, x: Tensor, w: Tensor | PackedMatrix, out: Tensor | None = None) -> Tensor:
-        """Return x [m, k] @ w [k, n]; `m` is a tile size or a fixed multiple of one
+        """Return x [m, k] @ w [k, n]; `m` is a tile size or a fixed multiple of one.
 
         Into `out`, if given; contiguous for a packed matrix.
         """
@@ -61,12 +64,18 @@ class Tiling:
         return total.addmm_(x, w)
 
     def calibrate(
-        self, shapes: Iterable[tuple[int, int]], *, rows_per_token: int, device: torch.device
+        self,
+        shapes: Iterable[tuple[int, int]],
+        *,
+        rows_per_token: int,
+        device: torch.device,
+        key_shapes: Iterable[tuple[int, int]] = (),
     ) -> None:
         """Find the rule for products with these [k, n] shapes on this machine, with the current thread count.
 
         Bits depend on shapes, not on values, so random data stands for all data. `rows_per_token` is the
-        largest number of rows that one token gives a product (its attention heads). GPU kernels are not
+        largest number of rows that one token gives a product (its attention heads). `key_shapes` are those
+        of the products with keys. GPU kernels are not
         probed: no equality of bits is promised there, and the smallest tile is taken.
         """
         if device.type != "cpu":
@@ -79,6 +88,12 @@ class Tiling:
         self.sliced = {
             shape: _slice_rows(shape, self.rows, generator) for shape, rows in found.items() if rows is None
         }
+        counts = [rows_per_token * (self.rows << power) for power in range(8) if self.rows << power <= BLOCK]
+        if rows_per_token % self.rows == 0:
+            counts.append(rows_per_token)
+        self.values_as_keys = not self.sliced and all(
+            _transposed_agrees(shape, counts, generator) for shape in sorted(set(key_shapes))
+        )
 
 
 def _smallest_tile(shape: tuple[int, int], rows_per_token: int, generator: torch.Generator) -> int | None:
@@ -104,6 +119,19 @@ def _smallest_tile(shape: tuple[int, int], rows_per_token: int, generator: torch
         ) and all(torch.equal(many[:count] @ w, expected[:count]) for count in counts):
             return rows
     return None
+
+
+def _transposed_agrees(shape: tuple[int, int], counts: list[int], generator: torch.Generator) -> bool:
+    """Return whether products with transposed rows [n, k] give a row the same bits for all `counts`."""
+    k, n = shape
+    x = torch.randn(max(counts), k, generator=generator)
+    keys = torch.randn(n, k, generator=generator).t()
+    whole = x @ keys
+    return all(
+        torch.equal(x[start : start + count] @ keys, whole[start : start + count])
+        for count in counts
+        for start in (0, max(counts) - count)
+    )
 
 
 def _slice_rows(shape: tuple[int, int], rows: int, generator: torch.Generator) -> int:
