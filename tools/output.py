@@ -14,6 +14,9 @@ from dsv4agent.tools.base import Truncation
 HEAD_SHARE = 0.4
 """Share of the budget kept from the start; the rest is kept from the end, where errors stand."""
 
+PATH_TOKENS = 64
+"""Allowance for the path of a full output."""
+
 _SEQUENCE = (
     r"\x1b(?:"
     r"\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
@@ -122,8 +125,10 @@ def truncate_output(
         about = "about "
     else:
         tail, about = head, ""
-    # The marker's own cost: its numbers are never wider than the total.
-    room = max(budget - count_tokens(_marker(about, total, total, path)) - 2, 0)
+    # The marker's own cost: its numbers are never wider than the total. A path has a fixed allowance, so that
+    # the cut does not depend on where the session lies.
+    allowance = min(PATH_TOKENS, budget // 4) if path else 0
+    room = max(budget - count_tokens(_marker(about, total, total, None)) - allowance - 2, 0)
     first = keep_start(head, int(room * HEAD_SHARE), count_tokens)
     last = keep_end(tail, room - int(room * HEAD_SHARE), count_tokens)
     shown = count_tokens(first) + count_tokens(last)
