@@ -150,6 +150,10 @@ class FailureRenderer:
             self._lines[path] = None if text is None else text.split("\n")
         return self._lines[path]
 
+    def shown(self, line: str) -> str:
+        """Return the first line of a frame with its absolute path as pytest shows it from the root."""
+        return re.sub(r"^(/[^:]+)(?=:\d+: in )", lambda found: self._shown_path(found[1]), line)
+
     def _shown_path(self, path: str) -> str:
         if path.startswith(self._root + "/"):
             return path[len(self._root) + 1 :]

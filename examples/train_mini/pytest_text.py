@@ -242,14 +242,14 @@ class _Run:
             output.append(separator("_", f"ERROR collecting {path}"))
             lines, message = self.renderer.render(error, None)
             if isinstance(error, SyntaxError):
-                output += [*_frames_of_import(), *lines]
+                output += [*map(self.renderer.shown, _frames_of_import()), *lines]
                 summary.append(summary_line("ERROR", path, None))
             elif isinstance(error, ImportError):
                 output += [
                     f"ImportError while importing test module '{self.root}/{path}'.",
                     "Hint: make sure your test modules/packages have valid Python names.",
                     "Traceback:",
-                    *_frames_of_import()[_IMPORT_MODULE_FRAME],
+                    *map(self.renderer.shown, _frames_of_import()[_IMPORT_MODULE_FRAME]),
                     *lines,
                 ]
                 summary.append(summary_line("ERROR", path, None))
@@ -344,8 +344,13 @@ _IMPORT_MODULE_FRAME = slice(4, 7)
 
 @functools.cache
 def _frames_of_import() -> tuple[str, ...]:
-    """The lines from `ERROR collecting` to the test file's own frame, as the installed pytest prints them."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The lines from `ERROR collecting` to the test file's own frame, as the installed pytest prints them.
+
+    Paths are absolute: seen from a folder this deep, no relative path is shorter.
+    """
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base, *"deepfolder")
+        folder.mkdir(parents=True)
         Path(folder, "broken_module.py").write_text("def f(:\n")
         Path(folder, "test_broken.py").write_text("import broken_module\n")
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
