@@ -20,25 +20,8 @@ from examples.train_mini.templates import plain_source, segment
 MAX_LINES = 40
 MAX_SLICE_LINES = 70
 MAX_WIDTH = 100
-PACKAGES = (
-    "numpy networkx sympy sklearn scipy pandas requests jinja2 rich mpmath packaging torch transformers "
-    "jax matplotlib statsmodels "
-    "toolz tabulate markdown markdown_it pygments click attrs attr yarl multidict httpx httpcore aiohttp "
-    "h11 idna charset_normalizer "
-    "urllib3 simplejson six sortedcontainers werkzeug tqdm typer pathspec pluggy iniconfig dateutil "
-    "pyparsing patsy formulaic xarray "
-    "seaborn skimage imageio joblib optax flax einops opt_einsum narwhals humanize nbformat hypothesis "
-    "setuptools pip wheel docutils "
-    "babel nltk regex lark jsonschema referencing huggingface_hub accelerate peft timm gpytorch botorch "
-    "torchvision torchmetrics "
-    "lightning pytorch_lightning sentence_transformers tensorboard google more_itertools tomlkit yaml "
-    "fontTools contourpy cycler "
-    "kiwisolver PIL tifffile pyarrow llvmlite numba onnx sacrebleu tiktoken absl chex distlib identify "
-    "cfgv virtualenv hatchling "
-    "pathspec trove_classifiers codespell_lib mdurl git gitdb smmap anyio sniffio fsspec filelock "
-    "platformdirs coverage pydantic"
-).split()
-
+LARGEST_FILE = 400_000
+"""Bytes; larger ones hold tables."""
 _BUILTINS = frozenset(dir(builtins))
 _REFUSED_MODULES = frozenset(
     (
@@ -74,7 +57,7 @@ class Candidate:
 
 
 def source_files() -> list[tuple[str, str, bool]]:
-    """Return (path, module name, is standard) of the standard library's and well-known packages' files."""
+    """Return (path, module name, is standard) of the standard library's and all installed packages' files."""
     paths = sysconfig.get_paths()
     standard = Path(paths["stdlib"])
     skip = {
@@ -95,15 +78,12 @@ def source_files() -> list[tuple[str, str, bool]]:
         if not skip & set(relative.parts) and not any("test" in part for part in relative.parts[:-1]):
             files.append((str(file), ".".join(relative.with_suffix("").parts), True))
     for base in sorted({paths["purelib"], paths["platlib"]}):
-        for package in sorted(set(PACKAGES)):
-            root = Path(base, package)
-            singles = [Path(base, package + ".py")]
-            for file in [*singles, *sorted(root.rglob("*.py"))]:
-                if not file.is_file() or file.stat().st_size > 400_000:
-                    continue
-                relative = file.relative_to(base)
-                if not any("test" in part or part == "__pycache__" for part in relative.parts):
-                    files.append((str(file), ".".join(relative.with_suffix("").parts), False))
+        for file in sorted(Path(base).rglob("*.py")):
+            if not file.is_file() or file.stat().st_size > LARGEST_FILE:
+                continue
+            relative = file.relative_to(base)
+            if not any("test" in part or part == "__pycache__" for part in relative.parts):
+                files.append((str(file), ".".join(relative.with_suffix("").parts), False))
     return files
 
 

@@ -34,6 +34,11 @@ from examples.train_mini.renaming import draw_function_name, draw_names, local_b
 from examples.train_mini.subjects import Subject, evaluate, shape_of
 from examples.train_mini.synthesis import find_calls
 
+FILE_SECONDS = 20
+"""Time after which the rest of a file is left out."""
+LOST_AFTER = 60
+"""Seconds after which a job is given up: its process died, or hangs where no signal reaches it."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -131,7 +136,7 @@ def _prepare_file(job: tuple[str, str, bool]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     started = time.monotonic()
     for candidate in candidates(*job):
-        if time.monotonic() - started > 60:
+        if time.monotonic() - started > FILE_SECONDS:
             break
         try:
             calls = find_calls(candidate, Random(candidate.key))
@@ -174,15 +179,22 @@ def _limit_memory() -> None:
 
 
 def _pooled(hash_seed: str, workers: int, function: Any, jobs: Sequence[Any], label: str) -> Iterable[Any]:
-    """Run jobs in fresh processes with a fixed hash seed, telling the progress."""
+    """Run jobs in fresh processes with a fixed hash seed, telling the progress.
+
+    Yields one result a job, an empty list for a job whose process died of what it ran.
+    """
     before = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = hash_seed
     try:
         with multiprocessing.get_context("spawn").Pool(workers, _limit_memory, maxtasksperchild=400) as pool:
-            for done, result in enumerate(pool.imap(function, jobs, chunksize=4), 1):
+            waiting = [pool.apply_async(function, (job,)) for job in jobs]
+            for done, result in enumerate(waiting, 1):
                 if done % 500 == 0 or done == len(jobs):
                     print(f"{label}: {done}/{len(jobs)}", flush=True)
-                yield result
+                try:
+                    yield result.get(timeout=LOST_AFTER)
+                except multiprocessing.TimeoutError:
+                    yield []
     finally:
         if before is None:
             del os.environ["PYTHONHASHSEED"]
@@ -201,7 +213,7 @@ def build_bank(path: Path, *, workers: int, jobs: Sequence[tuple[str, str, bool]
     second = list(_pooled("3", workers, _results, found, "second check"))
     kept: list[Entry] = []
     for entry, one, two in zip(found, first, second, strict=True):
-        calls = [c for c, a, b in zip(entry["calls"], one, two, strict=True) if a is not None and a == b]
+        calls = [c for c, a, b in zip(entry["calls"], one, two, strict=False) if a is not None and a == b]
         if len(calls) >= max(3, 0.8 * len(entry["calls"])):
             kept.append(replace(Entry(**entry), calls=calls))
     unique: dict[str, Entry] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-MIX: Final = {"library": 0.35, "program": 0.25, "known": 0.40}
+MIX: Final = {"library": 0.32, "program": 0.18, "known": 0.50}
 """Shares of the pools among episodes."""
 
 

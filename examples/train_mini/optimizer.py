@@ -104,8 +104,12 @@ class Optimizer:
     @torch.no_grad()
     def clear(self) -> None:
         """Forget the gradients."""
-        for stack in (*self.matrices, *self.vectors):
-            stack.gradient.zero_()
+        for gradient in self.gradients():
+            gradient.zero_()
+
+    def gradients(self) -> list[Tensor]:
+        """Return the stacks' gradients: a few large tensors that hold those of all parameters."""
+        return [stack.gradient for stack in (*self.matrices, *self.vectors)]
 
     def masters(self) -> dict[str, Tensor]:
         """Return the fp32 master of every parameter, by name (views)."""

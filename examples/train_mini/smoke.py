@@ -21,6 +21,7 @@ from examples.train_mini.closed_loop import Limits
 from examples.train_mini.decoding import BatchDecoder
 from examples.train_mini.export import export, load_model
 from examples.train_mini.packing import RowStream
+from examples.train_mini.ranks import Ranks
 from examples.train_mini.rollout import WORLDS, Rollout, Sampling, compute_type
 from examples.train_mini.tensors import integers, seed
 from examples.train_mini.trainer import (
@@ -87,7 +88,7 @@ def _check_training(report: _Report, folder: Path, arguments: argparse.Namespace
         log=arguments.out / "feeders.log",
     )
     try:
-        trainer = make_trainer(arguments)
+        trainer = make_trainer(arguments, Ranks())
         report.check("device", lambda: _device(trainer))
         report.check("sinkhorn kernels", lambda: _sinkhorn(trainer.device))
         report.check("golden logits", lambda: _golden(trainer.device))

@@ -18,6 +18,7 @@ from examples.train_mini.architecture import MiniConfig
 from examples.train_mini.model import Layer, LayerCall, MiniModel
 from examples.train_mini.optimizer import Optimizer, OptimizerConfig
 from examples.train_mini.packing import Rows
+from examples.train_mini.ranks import Ranks
 from examples.train_mini.tensors import from_array
 from examples.train_mini.tensors import seed as seed_everything
 
@@ -80,9 +81,11 @@ class Trainer:
         compiled: bool = False,
         initial: MiniModel | None = None,
         bias_rate: float = 1e-3,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Make a new model, or take over `initial` (its parameters in fp32)."""
+        """Make a new model, or take over `initial` (its parameters in fp32); the same on all `ranks`."""
         seed_everything(seed)
+        self.ranks = ranks or Ranks()
         self.device = torch.device(device)
         self.model = (initial or MiniModel(config)).to(self.device).train()
         compute = torch.bfloat16 if self.device.type == "cuda" else torch.float32
@@ -119,6 +122,7 @@ class Trainer:
     def step(self, rows: Rows, factor: float, *, sparse: bool) -> StepLosses:
         """Train on one batch."""
         assistant, environment, indexer, loads = self.gradients(rows, sparse=sparse)
+        self.ranks.average([*self.optimizer.gradients(), *loads])
         norm = self.optimizer.step(factor)
         self.model.balance(loads, self.bias_rate * factor)
         return StepLosses(assistant, environment, indexer, norm)

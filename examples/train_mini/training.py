@@ -3,7 +3,8 @@
 The schedule follows the clock, so the run ends on time with an annealed, quantisation-aware model whatever
 the speed. DIR receives `log.txt`, `status.json` (every 10 s), `checkpoint.pt` (fp32 masters and optimizer),
 `feeders.log` and `export/` (the official-format checkpoint). SIGTERM ends the run early with a checkpoint and
-an export.
+an export. On several GPUs of one host, start it by `torchrun --nproc-per-node N -m`; rows and workers count
+for each GPU.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from examples.train_mini.architecture import MiniConfig
 from examples.train_mini.export import TOKENIZER, export, load_model
 from examples.train_mini.optimizer import OptimizerConfig
 from examples.train_mini.packing import Rows, RowStream
+from examples.train_mini.ranks import Ranks
 from examples.train_mini.trainer import (
     LossWeights,
     Schedule,
@@ -48,8 +50,9 @@ READ_EVERY = 20
 class Status:
     """`status.json`, rewritten every few seconds by a thread, and the log."""
 
-    def __init__(self, folder: Path, interval: float = 10.0) -> None:
+    def __init__(self, folder: Path, interval: float = 10.0, *, quiet: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._quiet = quiet
         self._path = folder / "status.json"
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._started = time.monotonic()
@@ -71,6 +74,8 @@ class Status:
 
     def say(self, message: str) -> None:
         """Print and log one line."""
+        if self._quiet:
+            return
         line = f"[{self.seconds:7.1f}] {message}"
         print(line, flush=True)
         self._log.write(line + "\n")
@@ -92,6 +97,8 @@ class Status:
     def _write(self) -> None:
         with self._lock:
             fields = {**self._fields, "seconds": round(self.seconds, 1)}
+        if self._quiet:
+            return
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")
         os.replace(partial, self._path)
@@ -111,7 +118,8 @@ class StopRequest:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train as the command line says."""
-    status, stop = Status(arguments.out), StopRequest()
+    ranks = Ranks()
+    status, stop = Status(arguments.out, quiet=not ranks.first), StopRequest()
     stream: RowStream | None = None
     try:
         use_compile_cache(arguments.cache_dir, arguments.cache_tar)
@@ -119,15 +127,16 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.source,
             workers=arguments.workers,
             length=arguments.row_length,
-            seed=arguments.seed,
+            seed=arguments.seed + 7919 * ranks.rank,
             extra=arguments.extra,
             extra_share=arguments.extra_share,
             pool_rows=arguments.pool_rows,
-            log=arguments.out / "feeders.log",
+            log=arguments.out / f"feeders-{ranks.rank}.log",
         )
-        trainer = make_trainer(arguments)
+        trainer = make_trainer(arguments, ranks)
         loop(arguments, trainer, stream, status, stop)
     except BaseException:
+        sys.stderr.write(f"rank {ranks.rank} failed\n")
         status.say("failed\n" + traceback.format_exc())
         status.close("failed")
         raise
@@ -135,9 +144,10 @@ def run(arguments: argparse.Namespace) -> None:
         if stream is not None:
             stream.close()
     status.close("done")
+    ranks.close()
 
 
-def make_trainer(arguments: argparse.Namespace) -> Trainer:
+def make_trainer(arguments: argparse.Namespace, ranks: Ranks) -> Trainer:
     """Build model and optimizer from the command line."""
     device = arguments.device
     if device == "auto":
@@ -152,6 +162,7 @@ def make_trainer(arguments: argparse.Namespace) -> Trainer:
         losses=LossWeights(environment=arguments.environment_loss, indexer=arguments.indexer_loss),
         compiled=device == "cuda" and not arguments.eager,
         initial=initial,
+        ranks=ranks,
     )
 
 
@@ -198,8 +209,9 @@ def loop(
     losses: StepLosses | None = None
     while True:
         elapsed = spent + time.monotonic() - begin
-        progress = elapsed / budget
-        if progress >= 1 or stop.requested or step >= arguments.max_steps:
+        ended = stop.requested or step >= arguments.max_steps
+        progress = trainer.ranks.agree(1.0 if ended else elapsed / budget)
+        if progress >= 1:
             break
         quantised = progress >= schedule.quantise_from
         if quantised and not trainer.optimizer.quantised:
@@ -211,7 +223,7 @@ def loop(
         waited += time.monotonic() - before
         losses = trainer.step(rows, factor, sparse=quantised)
         step += 1
-        tokens += rows.tokens
+        tokens += rows.tokens * trainer.ranks.size
         if step % READ_EVERY == 0 or step <= 3:
             fields = readable(losses)
             if not np.isfinite(fields["assistant"]):
@@ -259,6 +271,8 @@ def finish(
     check: bool,
 ) -> None:
     """Write the checkpoint and the export."""
+    if not trainer.ranks.first:
+        return
     path = arguments.out / "checkpoint.pt"
     trainer.save(path, spent=spent, tokens=tokens, step=step)
     card = {"training": f"{tokens / 1e6:.0f} M tokens, {step} steps"}
