@@ -20,6 +20,8 @@ FIRST_COMMAND = "git ls-files; python -m pytest -q --tb=short"
 TEST_COMMAND = "python -m pytest -q -x --tb=short"
 LONG_FILE = 120
 """Files with more lines are viewed in part."""
+ON_THE_LINE = 0.35
+"""Share of wrong tries on the line of the bug: with more, a failed try would point at its own line."""
 
 _NOT_UNDER_TEST = frozenset(
     (
@@ -104,7 +106,7 @@ def teach(
 
 
 def _draw_tries(rng: Random) -> int:
-    return rng.choices(range(9), (50, 17, 11, 7, 5, 4, 3, 2, 1))[0]
+    return rng.choices(range(9), (44, 17, 12, 9, 7, 5, 3, 2, 1))[0]
 
 
 class _Lesson:
@@ -269,9 +271,12 @@ class _Lesson:
             raise Unteachable(f"an edit is refused: {call.result[:60]}")
         return call
 
-    def _undo(self, next_line: int) -> list[Call]:
-        """Take back the last wrong edit, unless the next one changes the same line anyway."""
-        if self.applied is None or self.applied[0] == next_line:
+    def _undo(self) -> list[Call]:
+        """Take back the last wrong edit, so that every try starts from the file as it was found.
+
+        Tries piled on one another drift away from the bug; apart, they exclude one candidate after another.
+        """
+        if self.applied is None:
             return []
         line, before = self.applied
         self.applied = None
@@ -282,16 +287,15 @@ class _Lesson:
         if mutant is None:
             return False
         line = mutant.line + 1
-        calls = self._undo(line)
+        calls = self._undo()
         current = self._text().split("\n")[mutant.line]
-        before = self.applied[1] if self.applied is not None else current
         calls.append(self._edit(line, mutant.new_line, trained=False))
         calls.append(self._tests())
         run = self.environment.last_run
         if run is None or run.exit_code not in (1, 2) or not run.exact:
             raise Unteachable("a wrong try passes or cannot be told exactly")
         self._turn(*calls, content=diagnosis(current, mutant.new_line))
-        self.applied = (line, before)
+        self.applied = (line, current)
         self.tried.add((line, mutant.new_line))
         self.episode.wrong_tries += 1
         return True
@@ -309,7 +313,7 @@ class _Lesson:
         here = [m for m in options if m.line + 1 == self.bug.line]
         others = [m for m in options if m.line + 1 != self.bug.line]
         for _ in range(8):
-            pool = here if here and (self.rng.random() < 0.7 or not others) else others
+            pool = here if here and (self.rng.random() < ON_THE_LINE or not others) else others
             if not pool:
                 return None
             mutant = self.rng.choice(pool)
@@ -328,7 +332,7 @@ class _Lesson:
 
     def _right_fix(self) -> None:
         line, good = self.bug.line, self.bug.good_line
-        calls = self._undo(line)
+        calls = self._undo()
         args = edit_arguments(self._text(), self.bug.path, line, good)
         current = self._text().split("\n")[line - 1]
         said = diagnosis(current, good)
