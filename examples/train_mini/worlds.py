@@ -47,15 +47,20 @@ class RepositoryWorld:
         return self._environment.tests_untouched()
 
     def repair_calls(self) -> list[tuple[str, dict[str, Any]]] | None:
-        """Return edits that undo what was changed wrongly and fix the bug, then a test run."""
+        """Return edits that put back what was changed wrongly, then the fix of the bug, then a test run.
+
+        None if files other than the one with the bug were changed, or the damage is too large.
+        """
         bug, files = self.repository.bug, self._environment.files()
         others = {path: text for path, text in self.repository.files.items() if path != bug.path}
         if {
             path: text for path, text in files.items() if path != bug.path
         } != others or bug.path not in files:
             return None
-        edits = line_edits(files[bug.path], self.repository.good_text)
-        if not edits or len(edits) > MAX_REPAIRS:
+        found = self.repository.files[bug.path]
+        fix = line_edits(found, self.repository.good_text)
+        edits = [*line_edits(files[bug.path], found), *fix]
+        if len(edits) > MAX_REPAIRS:
             return None
         calls: list[tuple[str, dict[str, Any]]] = [
             (
