@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(BENCH_STAMP)
-	$(BIN)/python -m dsv4agent.engine.bench
+	$(BIN)/python -m dsv4agent.engine.bench --model dsv4agent/assets/mini
 
 setup-system:
 	@sh .ci/setup-system
