@@ -34,8 +34,8 @@ class Ranks:
             return
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         # Gradients go over NCCL where there are GPUs; the clock's word goes over gloo, without the device.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         cast(Any, distributed).init_process_group(backend, timeout=PATIENCE)
 
     @property
