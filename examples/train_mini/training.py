@@ -3,8 +3,8 @@
 The schedule follows the clock, so the run ends on time with an annealed, quantisation-aware model whatever
 the speed. DIR receives `log.txt`, `status.json` (every 10 s), `checkpoint.pt` (fp32 masters and optimizer),
 `feeders-0.log` and `export/` (the official-format checkpoint). SIGTERM ends the run early with a checkpoint
-and an export. On several GPUs of one host, start it by `torchrun --nproc-per-node N -m`; rows and workers count
-for each GPU.
+and an export. On several GPUs of one host, start it by `torchrun --nproc-per-node N -m`; rows and workers
+count for each GPU.
 """
 
 from __future__ import annotations
