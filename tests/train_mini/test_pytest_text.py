@@ -153,3 +153,11 @@ def test_an_endless_loop_is_stopped() -> None:
 def test_code_that_reaches_the_machine_is_refused(line: str) -> None:
     with pytest.raises(UnsafeSource, match=r"test_a\.py"):
         run_tests({"test_a.py": line + "\n"}, "/nowhere/demo")
+
+
+def test_addresses_make_a_text_inexact() -> None:
+    module = "def wrap(key):\n    box = {}\n    box[key] = box\n    return box\n"
+    tests = "from box import wrap\n\n\ndef test_wrap():\n    assert wrap('a') == {'b': 1}\n"
+    run = run_tests({"box.py": module, "test_box.py": tests}, "/home/user/box")
+    assert "<Recursion on dict with id=" in run.text
+    assert run.exit_code == 1 and not run.exact
