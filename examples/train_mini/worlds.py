@@ -49,7 +49,8 @@ class RepositoryWorld:
     def repair_calls(self) -> list[tuple[str, dict[str, Any]]] | None:
         """Return edits that put back what was changed wrongly, then the fix of the bug, then a test run.
 
-        None if files other than the one with the bug were changed, or the damage is too large.
+        A fix that already stands is kept. None if nothing is left to do, if files other than the one with the
+        bug were changed, or if the damage is too large.
         """
         bug, files = self.repository.bug, self._environment.files()
         others = {path: text for path, text in self.repository.files.items() if path != bug.path}
@@ -57,10 +58,13 @@ class RepositoryWorld:
             path: text for path, text in files.items() if path != bug.path
         } != others or bug.path not in files:
             return None
-        found = self.repository.files[bug.path]
-        fix = line_edits(found, self.repository.good_text)
-        edits = [*line_edits(files[bug.path], found), *fix]
-        if len(edits) > MAX_REPAIRS:
+        now, found, good = files[bug.path], self.repository.files[bug.path], self.repository.good_text
+        if bug.good_line in now.split("\n")[bug.line - 1 : bug.line]:
+            # The fix stands; it must not be taken back with the rest.
+            edits = line_edits(now, good)
+        else:
+            edits = [*line_edits(now, found), *line_edits(found, good)]
+        if not edits or len(edits) > MAX_REPAIRS:
             return None
         calls: list[tuple[str, dict[str, Any]]] = [
             (

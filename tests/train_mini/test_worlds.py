@@ -55,3 +55,20 @@ def test_changes_to_other_files_are_not_repaired(library_bank: Path) -> None:
     create = {"command": "create", "path": "notes.txt", "file_text": "x\n"}
     world.call("str_replace_editor", create)
     assert world.repair_calls() is None
+
+
+def test_a_fix_that_stands_is_kept(library_bank: Path) -> None:
+    world = world_of("repair:fixed")
+    bug = world.repository.bug
+    found = world.repository.files[bug.path]
+    edit(world, found, bug.path, bug.line, bug.good_line)
+    assert world.repair_calls() is None
+    good = world.repository.good_text
+    mutant = next(m for m in mutants(good) if m.line + 1 != bug.line)
+    edit(world, good, bug.path, mutant.line + 1, mutant.new_line)
+    calls = world.repair_calls()
+    assert calls is not None
+    assert [name for name, _ in calls] == ["str_replace_editor", "bash"]
+    for name, arguments in calls:
+        world.call(name, arguments)
+    assert world.solved()
