@@ -11,12 +11,12 @@ help:
 	@echo "make test            the tests"
 	@echo "make check           ruff, pyright (strict), codespell"
 	@echo "make bench           measured speed, beside Hugging Face transformers in the same run"
-	@echo "make setup-system    Debian packages only (bubblewrap, git, ripgrep, python3-venv)"
+	@echo "make setup-system    Debian packages only (bubblewrap, chromium, git, ripgrep, python3-venv)"
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo $(if $(SEED),--seed $(SEED))
 
-test: $(STAMP)
+test: setup-system $(STAMP)
 	$(BIN)/python -m pytest -q
 
 check: $(STAMP)
@@ -29,7 +29,7 @@ bench: $(BENCH_STAMP)
 	$(BIN)/python -m dsv4agent.engine.bench --model dsv4agent/assets/mini
 
 setup-system:
-	@sh .ci/setup-system
+	@sh .ci/setup-system --browser
 
 $(STAMP): pyproject.toml .ci/setup-system
 	@sh .ci/setup-system

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, service_sockets, shown_paths
+from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 _NAMESPACES = (
@@ -53,7 +54,7 @@ class BubblewrapSandbox(CagedSandbox):
     def _home_and_temporary(self) -> tuple[str, str]:
         return "/tmp/home", "/tmp"
 
-    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
         descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
         os.write(descriptor, self._filter)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -85,7 +86,7 @@ class BubblewrapSandbox(CagedSandbox):
         for path in writable:
             mounts[path] = ["--bind", path, path]
         arguments = ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
-        if not policy.network:
+        if policy.network.mode is not NetworkMode.ON:
             arguments.append("--unshare-net")
         arguments += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
         for path in _kernel_settings():

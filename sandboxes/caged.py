@@ -19,7 +19,15 @@ from dsv4agent.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnava
 from dsv4agent.sandboxes.file_client import SERVER_ARGV, FileClient
 from dsv4agent.sandboxes.masking import is_below, masked_paths, resolved_policy
 from dsv4agent.sandboxes.pipes import CONTROL_WRAPPER, PipeProcess
-from dsv4agent.sandboxes.protocol import Completed, Enforcement, EnforcementReport, FileStat, Policy, Process
+from dsv4agent.sandboxes.protocol import (
+    Completed,
+    Enforcement,
+    EnforcementReport,
+    FileStat,
+    NetworkMode,
+    Policy,
+    Process,
+)
 
 DRAIN = 0.5
 """Seconds given to pipes to reach their end after a program's end, so that nothing written is lost."""
@@ -58,7 +66,7 @@ class CagedSandbox(ABC):
         self._scratch = os.path.realpath(tempfile.mkdtemp(prefix="dsv4agent-"))
         os.mkdir(os.path.join(self._scratch, "home"), 0o700)
         self._running: set[PipeProcess] = set()
-        self._files = FileClient(lambda: self._start(SERVER_ARGV, cwd="/", env=None))
+        self._files = FileClient(lambda: self._start(SERVER_ARGV, cwd="/"))
         self._report: EnforcementReport | None = None
         self._closed = False
 
@@ -103,7 +111,7 @@ class CagedSandbox(ABC):
         """
 
     @abstractmethod
-    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
         """Return the command line that runs `argv` in `cwd` inside the cage."""
 
     def _assess(self, facts: Facts) -> EnforcementReport:
@@ -114,7 +122,7 @@ class CagedSandbox(ABC):
         """
         report = assess(self.provider, facts, self._policy, self.limits)
         broken = [name for name in self.promises if report.guarantees[name] is Enforcement.NONE]
-        if self._policy.network:
+        if self._policy.network.mode is NetworkMode.ON:
             broken = [name for name in broken if name != "network"]
         if broken:
             reasons = "; ".join(report.notes)
@@ -150,6 +158,7 @@ class CagedSandbox(ABC):
         timeout: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Completed:
         """Run a program to its end, with standard output and error apart.
 
@@ -157,7 +166,7 @@ class CagedSandbox(ABC):
             TimeoutError: It took longer than `timeout` seconds; its process tree is gone.
             SandboxClosed: The sandbox was closed.
         """
-        process = self._start(argv, cwd=cwd or self._policy.workspace, env=env)
+        process = self._start(argv, cwd=cwd, env=env, repositories=repositories)
         collected = (bytearray(), bytearray())
         code: int | None = None
         try:
@@ -173,14 +182,19 @@ class CagedSandbox(ABC):
         return Completed(code, bytes(collected[0]), bytes(collected[1]))
 
     async def spawn(
-        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Process:
         """Start a program with merged output and the control channel as descriptor 3.
 
         Raises:
             SandboxClosed: The sandbox was closed.
         """
-        return self._start((*CONTROL_WRAPPER, *argv), cwd=cwd or self._policy.workspace, env=env)
+        return self._start((*CONTROL_WRAPPER, *argv), cwd=cwd, env=env, repositories=repositories)
 
     async def stat(self, path: str) -> FileStat:
         """Follow links and describe `path`."""
@@ -221,10 +235,17 @@ class CagedSandbox(ABC):
             raise SandboxClosed("the sandbox was closed; open a new one")
         return self._files
 
-    def _start(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str] | None) -> PipeProcess:
+    def _start(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        repositories: bool = False,
+    ) -> PipeProcess:
         if self._closed:
             raise SandboxClosed("the sandbox was closed; open a new one")
-        command = self._command(argv, cwd)
+        command = self._command(argv, cwd or self._policy.workspace, repositories=repositories)
         try:
             process = PipeProcess.start(
                 command.argv,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport, Policy
+from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport, NetworkMode, Policy
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ def assess(provider: str, facts: Facts, policy: Policy, limits: Mapping[str, str
     judge("reads", not facts.readable, f"{', '.join(facts.readable)} can be read")
     judge(
         "network",
-        not facts.network and not policy.network,
-        "switched on by the policy" if policy.network else "foreign addresses can be reached",
+        not facts.network and policy.network.mode is not NetworkMode.ON,
+        "switched on by the policy"
+        if policy.network.mode is NetworkMode.ON
+        else "foreign addresses can be reached",
     )
     judge("environment", not facts.secrets, f"the host's {', '.join(facts.secrets)} can be seen")
     judge("system_calls", facts.seccomp and not facts.capabilities, "no filter, or capabilities are left")

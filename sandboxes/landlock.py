@@ -13,6 +13,7 @@ from dsv4agent.sandboxes._launcher import landlock_abi
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, shown_paths
+from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 LAUNCHER = Path(__file__).with_name("_launcher.py")
@@ -52,13 +53,14 @@ class LandlockSandbox(CagedSandbox):
                 raise SandboxUnavailable(
                     f"landlock cannot hide {path} inside {inside}; use bubblewrap or another workspace"
                 )
+        network = self._policy.network.mode is NetworkMode.ON
         rules = {
             "read": [*_readable("/", hidden), *shown],
             "write": writable,
             "devices": _DEVICES,
-            "network": self._policy.network,
+            "network": network,
         }
-        program = seccomp_filter(sockets=self._policy.network, own_pid_namespace=False)
+        program = seccomp_filter(sockets=network, own_pid_namespace=False)
         self._config = {"landlock": rules, "seccomp": base64.b64encode(program).decode()}
 
     @classmethod
@@ -75,7 +77,7 @@ class LandlockSandbox(CagedSandbox):
         """Say how to get it."""
         return "use Linux 6.2 or later with `landlock` in the `lsm=` list of the kernel's command line"
 
-    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
         return launcher_command({**self._config, "cwd": cwd}, argv)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsv4agent.sandboxes.errors import SandboxError
-from dsv4agent.sandboxes.protocol import Policy
+from dsv4agent.sandboxes.protocol import NetworkMode, Policy
 
 _RUNTIME_SHOWN = ("/run/current-system",)
 _RUNTIME_SHOWN_WITH_NETWORK = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager/resolv.conf")
@@ -69,7 +69,7 @@ def shown_paths(policy: Policy) -> list[str]:
         *prefixes,
         *policy.readable,
         *_RUNTIME_SHOWN,
-        *(_RUNTIME_SHOWN_WITH_NETWORK if policy.network else ()),
+        *(_RUNTIME_SHOWN_WITH_NETWORK if policy.network.mode is NetworkMode.ON else ()),
     ]
     hidden = [*masked_paths(policy), "/tmp"]
     return sorted(

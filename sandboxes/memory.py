@@ -76,12 +76,18 @@ class MemorySandbox:
         timeout: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Completed:
         """Raise `ProgramsUnsupported`."""
         raise ProgramsUnsupported(f"a memory sandbox cannot run {argv[0]}; use choose_sandbox()")
 
     async def spawn(
-        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Process:
         """Raise `ProgramsUnsupported`."""
         raise ProgramsUnsupported(f"a memory sandbox cannot start {argv[0]}; use choose_sandbox()")

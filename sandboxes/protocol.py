@@ -27,12 +27,62 @@ class EnforcementReport:
 
     Guarantees: `writes`, `reads`, `network`, `environment` (the host's variables are not seen),
     `system_calls` (filter, no capabilities), `processes` (those of the host are neither seen nor
-    signalled).
+    signalled), `secrets` (`.env` files look empty), `repositories` (`.git` is read-only), `limits`
+    (resources are bounded).
     """
 
     provider: str
     guarantees: Mapping[str, Enforcement]
     notes: Sequence[str] = ()
+
+
+class NetworkMode(StrEnum):
+    """How much of the network is reachable from inside."""
+
+    OFF = "off"
+    ALLOW_LIST = "allow_list"
+    ON = "on"
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which hosts may be reached.
+
+    Attributes:
+        mode: `off` (nothing but the sandbox's own loopback), `allow_list` (the named hosts, through a proxy
+            in this process, which is the only way out), or `on` (everything this machine reaches).
+        hosts: For `allow_list`: `example.org` (that host), `*.example.org` (every host below it),
+            `example.org:8443` (another port than 80 and 443). Names are compared in lower case, as A-labels.
+    """
+
+    mode: NetworkMode = NetworkMode.OFF
+    hosts: tuple[str, ...] = ()
+
+    @classmethod
+    def only(cls, *hosts: str) -> Self:
+        """Allow the named hosts alone."""
+        return cls(NetworkMode.ALLOW_LIST, hosts)
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """Bounds on what the programs of one sandbox may use; None leaves one open.
+
+    Attributes:
+        cpu_seconds: Processor time of one process.
+        memory_bytes: Memory of all processes together.
+        processes: Number of processes and threads, all together.
+        file_bytes: Size of one file that is written.
+        disk_bytes: Growth of the folders that may be written, all together.
+        open_files: Descriptors of one process.
+    """
+
+    cpu_seconds: int | None = 3600
+    memory_bytes: int | None = 8 << 30
+    processes: int | None = 1024
+    file_bytes: int | None = 8 << 30
+    disk_bytes: int | None = 16 << 30
+    open_files: int | None = 8192
 
 
 @dataclass(frozen=True)
@@ -43,18 +93,26 @@ class Policy:
         workspace: Absolute host folder; the only one that may be written, besides a private temporary folder.
         writable: Further writable host folders.
         masked: Host paths that look empty from inside, besides all home folders.
-        network: Whether the network is reachable. False is the default everywhere.
+        network: Which hosts may be reached. None is the default everywhere.
         env: Environment variables set inside, on top of a scrubbed base.
         readable: Host paths that stay readable although they lie in a masked folder (a session's folder of
             long outputs).
+        limits: Bounds on processor, memory, processes, disk and descriptors.
+        mask_env_files: Whether files in the workspace that hold secrets by their name (`.env`, `.env.local`,
+            but not `.env.example`) look empty.
+        protect_repositories: Whether the `.git` of every repository in the workspace is read-only to
+            programs, but for those that are started with `repositories=True`.
     """
 
     workspace: str
     writable: Sequence[str] = ()
     masked: Sequence[str] = ()
-    network: bool = False
+    network: Network = Network()
     env: Mapping[str, str] | None = None
     readable: Sequence[str] = ()
+    limits: ResourceLimits = ResourceLimits()
+    mask_env_files: bool = True
+    protect_repositories: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,15 +198,24 @@ class Sandbox(Protocol):
         timeout: float | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Completed:
         """Run a program to its end.
+
+        `repositories` lifts the protection of `.git` folders; only the runtime's own git tool asks for it,
+        and never for a command that the model wrote.
 
         Raises `TimeoutError` after `timeout` seconds, when its process tree is gone.
         """
         ...
 
     async def spawn(
-        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        repositories: bool = False,
     ) -> Process:
         """Start a program and return at once."""
         ...

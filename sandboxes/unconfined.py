@@ -51,5 +51,5 @@ class UnconfinedSandbox(CagedSandbox):
     def _home_and_temporary(self) -> tuple[str, str]:
         return os.path.expanduser("~"), self._scratch
 
-    def _command(self, argv: Sequence[str], cwd: str) -> CagedCommand:
+    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
         return launcher_command({"landlock": None, "seccomp": None, "cwd": cwd}, argv)

@@ -8,7 +8,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dsv4agent.sandboxes import Policy, Sandbox, SandboxClosed, SandboxUnavailable, choose_sandbox
+from dsv4agent.sandboxes import (
+    Network,
+    NetworkMode,
+    Policy,
+    Sandbox,
+    SandboxClosed,
+    SandboxUnavailable,
+    choose_sandbox,
+)
 from dsv4agent.sandboxes.caged import CagedSandbox
 from dsv4agent.sandboxes.choice import ProviderName
 from dsv4agent.sandboxes.process_tree import descendants
@@ -229,7 +237,7 @@ async def test_network_can_be_switched_on(name: ProviderName, workspace: Path) -
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     try:
-        opened = await choose_sandbox(Policy(str(workspace), network=True), name)
+        opened = await choose_sandbox(Policy(str(workspace), network=Network(NetworkMode.ON)), name)
     except SandboxUnavailable as error:
         await listener.aclose()
         pytest.skip(str(error))
