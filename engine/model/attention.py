@@ -17,9 +17,9 @@ from dsv4agent.engine.model.indexer import Indexer
 from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import Precision
 from dsv4agent.engine.ops.attention import SINK_COLUMNS, EntryBlocks, EntrySelection, attend
+from dsv4agent.engine.ops.heads import finish_queries, finish_rows, rotate_heads_
 from dsv4agent.engine.ops.norms import rms_norm
 from dsv4agent.engine.ops.packed import PackedMatrix
-from dsv4agent.engine.ops.rotary import rotate_
 from dsv4agent.engine.ops.tiling import Tiling
 
 _DENSE_FACTOR = 4
@@ -89,10 +89,9 @@ class Attention:
         """
         c, p = self.config, self._precision
         rotations = chunk.rotations(self.layer.compress_rope)
-        copies = chunk.count == 1
         narrow, plain = self._project(x)
-        q, raw_index_q = self.queries(narrow[:, : c.q_lora_rank], rotations, copies)
-        row = self.finish_row(narrow[:, c.q_lora_rank : c.q_lora_rank + c.head_dim], rotations, copies)
+        q, raw_index_q = self.queries(narrow, rotations)
+        row = self.finish_row(narrow, c.q_lora_rank, rotations)
         state.ring.write(chunk.position, row[: chunk.count])
         entries = self._entries(plain, raw_index_q, state, chunk) if plain is not None else None
         # The heads of a single token fill tiles by themselves; padding rows then need not attend.
@@ -109,43 +108,52 @@ class Attention:
         )
         if attending != chunk.size and not self._packed_out:
             out = torch.nn.functional.pad(out, (0, 0, 0, 0, 0, chunk.size - attending))
-        return self.project_out(out, chunk.inverse_rotations(self.layer.compress_rope))
+        return self.project_out(out, rotations)
 
-    def queries(self, raw: Tensor, rotations: Tensor, copies: bool) -> tuple[Tensor, Tensor]:
-        """Return rotated, scaled queries [s, h, d] and the indexer's raw queries, from x wq_a [s, q_lora]."""
+    def queries(self, narrow: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rotated, scaled queries [s, h, d] and the indexer's raw ones, from [wq_a, ...] x [s, n]."""
         c, p = self.config, self._precision
-        width = c.num_attention_heads * c.head_dim
-        low = p.round(rms_norm(p.round(raw), self._q_norm, c.rms_norm_eps, copies=copies))
-        wide = p.round(self._tiling.matmul(p.activation(low), self._w_query))
-        heads = wide[:, :width].reshape(-1, c.num_attention_heads, c.head_dim)
-        q = p.round(rotate_(p.head_norm(heads, c.rms_norm_eps), rotations))
-        return q.mul_(c.head_dim**-0.5), wide[:, width:]
+        low = rms_norm(narrow, self._q_norm, c.rms_norm_eps, official=p.official)
+        wide = self._tiling.matmul(p.activation(low), self._w_query)
+        q = finish_queries(
+            wide,
+            c.num_attention_heads,
+            c.head_dim,
+            rotations,
+            eps=c.rms_norm_eps,
+            scale=c.head_dim**-0.5,
+            official=p.official,
+        )
+        return q, p.round(wide[:, c.num_attention_heads * c.head_dim :])
 
-    def finish_row(self, raw: Tensor, rotations: Tensor, copies: bool) -> Tensor:
-        """Return key-value rows as the cache stores them, [s, d], from x wkv [s, d]."""
+    def finish_row(self, narrow: Tensor, start: int, rotations: Tensor) -> Tensor:
+        """Return key-value rows as the cache stores them, [s, d]; columns `start ...` hold wkv x."""
         c, p = self.config, self._precision
-        row = p.round(rms_norm(p.round(raw), self._kv_norm, c.rms_norm_eps, copies=copies))
-        return p.cache_row(p.round(rotate_(row, rotations.squeeze(1))), c.rope_dim)
+        row = finish_rows(
+            narrow, self._kv_norm, rotations, start=start, eps=c.rms_norm_eps, official=p.official
+        )
+        return p.cache_row(row, c.rope_dim)
 
-    def project_out(self, out: Tensor, inverse: Tensor) -> Tensor:
-        """Rotate by `inverse`, the query's position taken back, project per group, then jointly: [s, D]."""
+    def project_out(self, out: Tensor, rotations: Tensor) -> Tensor:
+        """Take the query's rotation back, project per group, then jointly: [s, D]."""
         c, p = self.config, self._precision
-        grouped = p.round(rotate_(p.round(out), inverse)).view(out.shape[0], c.o_groups, -1)
+        rotate_heads_(out, rotations, official=p.official, back=True)
+        grouped = out.view(out.shape[0], c.o_groups, -1)
         parts = [self._tiling.matmul(x, w) for x, w in zip(grouped.unbind(1), self._w_group, strict=True)]
         low = torch.cat(parts, dim=1)
         return p.round(self._tiling.matmul(p.activation(p.round(low)), self._w_out))
 
     def project_narrow(self, x: Tensor) -> Tensor:
-        """Return [wq_a, wkv] x, float32 [s, q_lora + d], of normalised input [s, D]."""
+        """Return [wq_a, wkv, ...] x, float32 [s, n], of normalised input [s, D]."""
         return self._project(x)[0]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return [wq_a, wkv] x and, with a compressor, the raw compressor rows and indexer weights."""
+        """Return [wq_a, wkv, ...] x and, with a compressor, the raw compressor rows and indexer weights."""
         split = self.config.q_lora_rank + self.config.head_dim
         joined = self._tiling.matmul(self._precision.activation(x), self._w_in)
         if self._w_plain is not None:
             return joined, self._tiling.matmul(x, self._w_plain)
-        return joined[:, :split], joined[:, split:] if self.layer.ratio else None
+        return joined, joined[:, split:] if self.layer.ratio else None
 
     def _entries(
         self, plain: Tensor, raw_index_q: Tensor, state: LayerState, chunk: Chunk
@@ -238,4 +246,4 @@ class Attention:
             if self.layer.overlap:
                 index = LayerState.empty(c, self.layer, torch.device("meta")).index_entries
                 assert index is not None
-                parameters.note(c.index_head_dim, index.block)
+                parameters.note(c.index_head_dim, index.block, rows=c.index_n_heads)

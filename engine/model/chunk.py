@@ -40,7 +40,6 @@ class Chunk:
     ropes: RopeTables
     trace: Trace | None = None
     _rotations: dict[bool, Tensor] = field(default_factory=dict[bool, Tensor])
-    _inverse: dict[bool, Tensor] = field(default_factory=dict[bool, Tensor])
     _hidden: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
 
     def rotations(self, compressed: bool) -> Tensor:
@@ -49,13 +48,6 @@ class Chunk:
         if found is None:
             found = self.pad(self.block_rotations(compressed)[self.offset : self.offset + self.count])
             found = self._rotations[compressed] = found.unsqueeze(1)
-        return found
-
-    def inverse_rotations(self, compressed: bool) -> Tensor:
-        """Return the conjugates of `rotations`."""
-        found = self._inverse.get(compressed)
-        if found is None:
-            found = self._inverse[compressed] = self.rotations(compressed).conj_physical()
         return found
 
     def block_rotations(self, compressed: bool) -> Tensor:

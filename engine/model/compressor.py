@@ -67,6 +67,6 @@ class Compressor:
         else:
             values, gates = current[..., :dim], current[..., dim:] + self._ape
         p = self._precision
-        entries = p.round(rms_norm(p.round(softmax_pool(values, gates)), self._norm, self._eps))
+        entries = rms_norm(softmax_pool(values, gates), self._norm, self._eps, official=p.official)
         rotations = chunk.block_rotations(self._layer.compress_rope)[first * ratio : last * ratio : ratio]
-        return p.round(rotate_(entries.contiguous(), rotations))
+        return p.round(rotate_(entries, rotations))

@@ -19,8 +19,8 @@ from dsv4agent.engine.model.hyper_connections import spread
 from dsv4agent.engine.model.layer import Layer
 from dsv4agent.engine.model.transformer import Transformer
 from dsv4agent.engine.ops.attention import attend
+from dsv4agent.engine.ops.hyper_connections import STREAMS
 from dsv4agent.engine.ops.norms import rms_norm
-from dsv4agent.engine.ops.sinkhorn import STREAMS
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MTPDrafter:
         spec = model.config.draft_layers[0]
         p, precision, tiling = model.parameters, model.precision, model.tiling
         self._layer = Layer(p, spec, precision, tiling)
-        self._head = Head(p, f"{spec.prefix}.", precision, tiling)
+        self._head = Head(p, f"{spec.prefix}.", precision)
         self._e_proj = p.matrix(f"{spec.prefix}.e_proj.weight")
         self._h_proj = p.matrix(f"{spec.prefix}.h_proj.weight")
         self._e_norm = p.vector(f"{spec.prefix}.enorm.weight")
@@ -69,16 +69,17 @@ class MTPDrafter:
 
         Args:
             state: Window of the block.
-            streams: float32 [s, 5, D], final streams of the main model at the chunk's positions.
+            streams: float32 [s, 4, D], final streams of the main model at the chunk's positions.
             following: A chunk at these positions whose ids are the *next* tokens.
         """
         model, precision = self._model, self._model.precision
         eps = model.config.rms_norm_eps
-        e = precision.round(rms_norm(model.embed[following.ids], self._e_norm, eps))
+        official = precision.official
+        e = rms_norm(model.embed[following.ids], self._e_norm, eps, official=official)
         e = precision.round(model.tiling.matmul(precision.activation(e), self._e_proj))
         mixed = streams.clone()
         for stream in range(STREAMS):
-            h = precision.round(rms_norm(streams[:, stream], self._h_norm, eps))
+            h = rms_norm(streams[:, stream].contiguous(), self._h_norm, eps, official=official)
             h = precision.round(model.tiling.matmul(precision.activation(h), self._h_proj))
             mixed[:, stream] = precision.round(e + h)
         out = self._layer(mixed, state, following)
@@ -98,7 +99,7 @@ class DSparkDrafter:
         self._main_proj = p.matrix("mtp.0.main_proj.weight")
         self._main_norm = p.vector("mtp.0.main_norm.weight")
         last = specs[-1].prefix
-        self._head = Head(p, f"{last}.", precision, tiling)
+        self._head = Head(p, f"{last}.", precision)
         self._markov_in = p.vector(f"{last}.markov_head.markov_w1.weight")
         self._markov_out = p.matrix(f"{last}.markov_head.markov_w2.weight")
         self._confidence = p.vector(f"{last}.confidence_head.proj.weight")[0]
@@ -141,7 +142,7 @@ class DSparkDrafter:
         confidence: list[Tensor] = []
         for index in range(self._config.block_size):
             m = self._markov_in[tokens[-1]]
-            tile = m.expand(model.tiling.rows, -1).contiguous()
+            tile = m.expand(model.tiling.size(1), -1).contiguous()
             row = base[index] + model.tiling.matmul(tile, self._markov_out)[0]
             logits.append(row)
             confidence.append((torch.cat((collapsed[index], m)) * self._confidence).sum())
@@ -165,10 +166,10 @@ class DSparkDrafter:
         chunk = model.make_chunk(start, token_ids)
         joined = torch.nn.functional.pad(joined, (0, 0, 0, chunk.size - count))
         c = precision.round(model.tiling.matmul(precision.activation(joined), self._main_proj))
-        c = precision.round(rms_norm(c, self._main_norm, model.config.rms_norm_eps))
+        c = rms_norm(c, self._main_norm, model.config.rms_norm_eps, official=precision.official)
         for stage, weight, ring in zip(self._stages, self._w_rows, rings, strict=True):
             raw = model.tiling.matmul(precision.activation(c), weight)
-            row = stage.attention.finish_row(raw, chunk.rotations(False), False)
+            row = stage.attention.finish_row(raw, 0, chunk.rotations(False))
             ring.ring.write(start, row[:count])
 
 
@@ -188,8 +189,8 @@ class _BlockAttention:
         """Return the sub-layer's output float32 [s, D]."""
         narrow = self._attention.project_narrow(x)
         split = self._model.config.q_lora_rank
-        q, _ = self._attention.queries(narrow[:, :split], self._rotations, False)
-        own = self._attention.finish_row(narrow[:, split:], self._rotations, False)[: self._count]
+        q, _ = self._attention.queries(narrow, self._rotations)
+        own = self._attention.finish_row(narrow, split, self._rotations)[: self._count]
         rows = torch.cat((self._context, own))
         out = attend(
             q,
@@ -201,7 +202,7 @@ class _BlockAttention:
             self._model.tiling,
             round_probabilities=self._model.precision.official,
         )
-        return self._attention.project_out(out, self._rotations.conj_physical())
+        return self._attention.project_out(out, self._rotations)
 
 
 def load_drafter(model: Transformer) -> MTPDrafter | DSparkDrafter | None:

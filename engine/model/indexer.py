@@ -26,7 +26,7 @@ class Indexer:
         self._heads, self._dim = c.index_n_heads, c.index_head_dim
         self._scale = c.index_head_dim**-0.5 * c.index_n_heads**-0.5
         self._hadamard = hadamard_matrix(self._dim).to(parameters.device)
-        parameters.note(self._dim, self._dim)
+        parameters.note(self._dim, self._dim, rows=self._heads)
         self._layer = layer
         self._precision = precision
         self._tiling = tiling
@@ -35,7 +35,7 @@ class Indexer:
     def keys(self, entries: Tensor) -> Tensor:
         """Return the stored form of new keys [g, d] from the pooled, rotated entries."""
         rows = entries.shape[0]
-        size = self._tiling.size(rows)
+        size = max(self._tiling.size(rows), self._tiling.rows)
         padded = torch.nn.functional.pad(entries, (0, 0, 0, size - rows)) if size != rows else entries
         return self._to_index(padded)[:rows]
 

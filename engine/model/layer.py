@@ -14,8 +14,6 @@ from dsv4agent.engine.model.hyper_connections import HyperConnection
 from dsv4agent.engine.model.moe import MoE
 from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import Precision
-from dsv4agent.engine.ops.norms import rms_norm
-from dsv4agent.engine.ops.sinkhorn import STREAMS
 from dsv4agent.engine.ops.tiling import Tiling
 
 
@@ -28,31 +26,24 @@ class Layer:
         self.spec = layer
         self.attention = Attention(parameters, layer, precision, tiling)
         self._moe = MoE(parameters, layer, precision, tiling)
-        self._attn_connection = HyperConnection(parameters, f"{layer.prefix}.hc_attn", precision, tiling)
-        self._ffn_connection = HyperConnection(parameters, f"{layer.prefix}.hc_ffn", precision, tiling)
-        self._attn_norm = parameters.vector(f"{layer.prefix}.attn_norm.weight")
-        self._ffn_norm = parameters.vector(f"{layer.prefix}.ffn_norm.weight")
-        self._eps = parameters.config.rms_norm_eps
-        self._precision = precision
+        prefix = layer.prefix
+        self._attn = HyperConnection(parameters, f"{prefix}.hc_attn", f"{prefix}.attn_norm.weight", precision)
+        self._ffn = HyperConnection(parameters, f"{prefix}.hc_ffn", f"{prefix}.ffn_norm.weight", precision)
 
     def __call__(self, streams: Tensor, state: LayerState, chunk: Chunk) -> Tensor:
-        """Return the streams float32 [s, 5, D] after this layer, and advance `state`."""
+        """Return the streams float32 [s, 4, D] after this layer, which overwrites them; advance `state`."""
         return self.run(streams, chunk, lambda x: self.attention(x, state, chunk))
 
     def run(self, streams: Tensor, chunk: Chunk, attention: Callable[[Tensor], Tensor]) -> Tensor:
         """Compute the layer with `attention` in the place of its own; draft stages attend differently."""
         prefix = self.spec.prefix
-        x, write = self._attn_connection.read(streams, chunk.count)
-        streams[:, STREAMS] = attention(
-            self._precision.round(rms_norm(x, self._attn_norm, self._eps, copies=chunk.count == 1))
-        )
-        chunk.record(f"attn_out.{prefix}", streams[:, STREAMS])
-        streams = self._attn_connection.write(streams, write)
-        x, write = self._ffn_connection.read(streams, chunk.count)
-        streams[:, STREAMS] = self._moe(
-            self._precision.round(rms_norm(x, self._ffn_norm, self._eps, copies=chunk.count == 1)), chunk
-        )
-        chunk.record(f"ffn_out.{prefix}", streams[:, STREAMS])
-        streams = self._ffn_connection.write(streams, write)
-        chunk.record(f"streams.{prefix}", streams[:, :STREAMS])
+        x, write = self._attn.read(streams)
+        y = attention(x)
+        chunk.record(f"attn_out.{prefix}", y)
+        self._attn.write(streams, y, write)
+        x, write = self._ffn.read(streams)
+        y = self._moe(x, chunk)
+        chunk.record(f"ffn_out.{prefix}", y)
+        self._ffn.write(streams, y, write)
+        chunk.record(f"streams.{prefix}", streams)
         return streams

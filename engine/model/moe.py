@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dsv4agent.engine.config import LayerSpec
 from dsv4agent.engine.model.chunk import Chunk
 from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import Precision
-from dsv4agent.engine.ops.activations import sqrt_softplus, swiglu_
+from dsv4agent.engine.ops.activations import swiglu
+from dsv4agent.engine.ops.compiled import Doubles
 from dsv4agent.engine.ops.lists import doubles, integers, tensor_of
-from dsv4agent.engine.ops.selection import top_k_ids
+from dsv4agent.engine.ops.routing import (
+    Ids,
+    expert_scores,
+    expert_weights,
+    gate_logits,
+    route_by_score,
+)
 from dsv4agent.engine.ops.tiling import Tiling
-
-Array = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 
 class MoE:
@@ -40,15 +42,14 @@ class MoE:
         self._scale = c.routed_scaling_factor
         self._limit = c.swiglu_limit
         self._width = c.moe_intermediate_size
-        self._gate = parameters.matrix(f"{prefix}.gate.weight")
+        self._gate = parameters.vector(f"{prefix}.gate.weight").contiguous()
         self._table: Ids | None = None
-        self._bias: Array | None = None
+        self._bias: Doubles | None = None
         if layer.hash_routed:
             table = parameters.vector(f"{prefix}.gate.tid2eid")
             self._table = cast("Ids", table.sort(dim=-1).values.cpu().numpy())
         else:
             self._bias = doubles(parameters.vector(f"{prefix}.gate.bias"))
-        self._biases: list[float] = [] if self._bias is None else cast("list[float]", self._bias.tolist())
         owners = [f"{prefix}.experts.{index}" for index in range(c.n_routed_experts)]
         owners.append(f"{prefix}.shared_experts")
         self._w_in = [parameters.matrix(f"{owner}.w1.weight", f"{owner}.w3.weight") for owner in owners]
@@ -56,8 +57,6 @@ class MoE:
 
     def __call__(self, x: Tensor, chunk: Chunk) -> Tensor:
         """Return float32 [s, D] of normalised input [s, D]."""
-        if chunk.count == 1 and chunk.trace is None:
-            return self._one_token(self._precision.activation(x), *self._route_one(x, chunk.token_ids[0]))
         ids, weights = self._route(x, chunk)
         if chunk.trace is not None:
             chunk.record(f"route_idx.{self._layer.prefix}", torch.from_numpy(ids))  # pyright: ignore[reportUnknownMemberType]
@@ -69,33 +68,14 @@ class MoE:
         flat = torch.from_numpy(ids[:count].reshape(-1)).to(x.device)  # pyright: ignore[reportUnknownMemberType]
         return self._grouped(quantized, flat, tensor_of(weights[:count].reshape(-1), x.device))
 
-    def _route(self, x: Tensor, chunk: Chunk) -> tuple[Ids, Array]:
+    def _route(self, x: Tensor, chunk: Chunk) -> tuple[Ids, Doubles]:
         """Return expert ids int64 [s, k], ascending, and their weights float64 [s, k], for the valid rows."""
-        scores = sqrt_softplus(doubles(self._tiling.matmul(x, self._gate)[: chunk.count]))
+        scores = expert_scores(gate_logits(x, self._gate)[: chunk.count])
         if self._table is not None:
             ids = self._table[chunk.token_ids]
-        else:
-            assert self._bias is not None
-            ids = top_k_ids(scores + self._bias, self._experts_per_token)
-        return ids, routing_weights(scores, ids, self._scale)
-
-    def _route_one(self, x: Tensor, token_id: int) -> tuple[list[int], list[float]]:
-        """Do as `_route` for one token, by the same operations in plain floats.
-
-        So few numbers cost more in array calls than in work.
-        """
-        scores = cast("list[float]", sqrt_softplus(doubles(self._tiling.matmul(x, self._gate)[0])).tolist())
-        if self._table is not None:
-            ids = cast("list[int]", self._table[token_id].tolist())
-        else:
-            biased = [score + bias for score, bias in zip(scores, self._biases, strict=True)]
-            # Python's sort is stable, also in reverse: ties go to the lower id.
-            order = sorted(range(len(biased)), key=biased.__getitem__, reverse=True)
-            ids = sorted(order[: self._experts_per_token])
-        total = 0.0
-        for expert in ids:
-            total += scores[expert]
-        return ids, [scores[expert] / total * self._scale for expert in ids]
+            return ids, expert_weights(scores, ids, self._scale)
+        assert self._bias is not None
+        return route_by_score(scores, self._bias, self._experts_per_token, self._scale)
 
     def _one_token(self, x: Tensor, ids: list[int], weights: list[float]) -> Tensor:
         """All chosen experts see the same tile; their activations are computed together."""
@@ -103,7 +83,10 @@ class MoE:
         hidden = x.new_empty(len(owners), x.shape[0], 2 * self._width)
         for target, owner in zip(hidden.unbind(0), owners, strict=True):
             self._tiling.matmul(x, self._w_in[owner], out=target)
-        active = self._activate(hidden, tensor_of([*weights, 1.0], x.device).view(-1, 1, 1))
+        factors = tensor_of([*weights, 1.0], x.device)
+        if x.shape[0] != 1:
+            factors = factors.repeat_interleave(x.shape[0])
+        active = self._activate(hidden.view(-1, 2 * self._width), factors).view(len(owners), x.shape[0], -1)
         out: Tensor | None = None
         for part, owner in zip(active.unbind(0), owners, strict=True):
             rows = self._precision.round(self._tiling.matmul(part, self._w_out[owner]))
@@ -128,9 +111,9 @@ class MoE:
             if missing:
                 padded = torch.cat((tokens, tokens[:1].expand(missing)))
                 routed = torch.cat((routed, routed.new_zeros(missing)))
-                rows = self._expert(x[padded], expert, routed.unsqueeze(1))[:count]
+                rows = self._expert(x[padded], expert, routed)[:count]
             else:
-                rows = self._expert(x[tokens], expert, routed.unsqueeze(1))
+                rows = self._expert(x[tokens], expert, routed)
             out.index_add_(0, tokens, rows)
         shared = self._expert(x, len(self._w_in) - 1, None)
         return self._precision.round(out.add_(shared))
@@ -143,17 +126,4 @@ class MoE:
     def _activate(self, hidden: Tensor, weights: Tensor | None) -> Tensor:
         """Return the clamped SwiGLU times the routing weight, rounded as input of the last product."""
         p = self._precision
-        rounded = p.round(hidden)
-        active = swiglu_(rounded[..., : self._width], rounded[..., self._width :], self._limit)
-        if weights is not None:
-            active.mul_(weights)
-        return p.activation(p.round(active))
-
-
-def routing_weights(scores: Array, ids: Ids, scale: float) -> Array:
-    """Return the chosen scores normalised to sum `scale`, float64 [s, k], of scores [s, E] and ids [s, k]."""
-    chosen = np.take_along_axis(scores, ids, axis=1)
-    total = chosen[:, 0]
-    for slot in range(1, ids.shape[1]):
-        total = total + chosen[:, slot]
-    return chosen / total[:, None] * scale
+        return p.activation(swiglu(hidden, weights, self._limit, official=p.official))

@@ -20,14 +20,14 @@ Matrix = Tensor | PackedMatrix
 class Parameters:
     """Named tensors of one checkpoint, prepared for the forward pass.
 
-    The [k, n] shape of every plain matrix handed out is remembered, so that the row tiles can be probed for
-    exactly these products.
+    The [k, n] shape of every plain matrix handed out is remembered, with the rows that a token gives it, so
+    that the row tiles can be probed for exactly these products.
     """
 
     def __init__(self, config: ModelConfig, read: Callable[[str], Tensor], device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.shapes: set[tuple[int, int]] = set()
+        self.shapes: dict[tuple[int, int], set[int]] = {}
         self.key_shapes: set[tuple[int, int]] = set()
         self._read = read
 
@@ -45,15 +45,16 @@ class Parameters:
         packed = pack(matrix)
         if packed is not None:
             return packed
-        self.note(matrix.shape[0], matrix.shape[1])
+        self.note(matrix.shape[0], matrix.shape[1], rows=1)
         return matrix
 
-    def note(self, k: int, n: int) -> None:
-        """Remember that a product with a [k, n] matrix will be computed."""
-        self.shapes.add((k, n))
+    def note(self, k: int, n: int, *, rows: int) -> None:
+        """Remember that `rows` rows per token will be multiplied with a [k, n] matrix."""
+        self.shapes.setdefault((k, n), set()).add(rows)
 
     def note_rows(self, dim: int, count: int) -> None:
         """Remember that attention reads blocks of `count` rows of `dim` channels, as keys and as values."""
-        self.note(dim, count)
-        self.note(count, dim)
+        heads = self.config.num_attention_heads
+        self.note(dim, count, rows=heads)
+        self.note(count, dim, rows=heads)
         self.key_shapes.add((dim, count))

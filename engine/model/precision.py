@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dsv4agent.engine.ops.norms import head_norm
 from dsv4agent.engine.ops.quantizers import CACHE_BLOCK, fake_fp4_rows, fake_fp8_rows, round_bf16
 
 
@@ -40,10 +39,6 @@ class Precision:
     def index_row(self, row: Tensor) -> Tensor:
         """Round an indexer query or key [..., d] to what the cache stores."""
         return row
-
-    def head_norm(self, q: Tensor, eps: float) -> Tensor:
-        """Normalise queries [..., d] per head, without a weight."""
-        return head_norm(q, eps)
 
 
 class OfficialPrecision(Precision):
@@ -74,10 +69,3 @@ class OfficialPrecision(Precision):
     def index_row(self, row: Tensor) -> Tensor:
         """Quantise to FP4 per 32 channels."""
         return round_bf16(fake_fp4_rows(row))
-
-    def head_norm(self, q: Tensor, eps: float) -> Tensor:
-        """Normalise with every step rounded to bfloat16, as the official code does."""
-        # In float32 with explicit rounding: bfloat16 kernels sum in an order that depends on the row count.
-        mean = round_bf16(round_bf16(q * q).mean(-1, keepdim=True))
-        factor = round_bf16(torch.rsqrt(round_bf16(mean + eps)))
-        return round_bf16(q * factor)

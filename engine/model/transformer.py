@@ -39,7 +39,7 @@ class Transformer:
         self.ropes = RopeTables(config, device)
         self.embed = self.parameters.vector("embed.weight")
         self.layers = [Layer(self.parameters, layer, self.precision, self.tiling) for layer in config.layers]
-        self.head = Head(self.parameters, "", self.precision, self.tiling)
+        self.head = Head(self.parameters, "", self.precision)
         self._w_vocab = self.parameters.matrix("head.weight")
         borders = {border for layer in self.layers for border in layer.attention.regime_borders()}
         self._borders = tuple(sorted(borders))
@@ -51,7 +51,6 @@ class Transformer:
         """
         self.tiling.calibrate(
             self.parameters.shapes,
-            rows_per_token=self.config.num_attention_heads,
             device=self.device,
             key_shapes=self.parameters.key_shapes,
         )
@@ -79,7 +78,7 @@ class Transformer:
     def step_streams(
         self, state: SequenceState, token_ids: Sequence[int], trace: Trace | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Do as `step`, and also return the final streams float32 [s, 5, D] that a drafter reads."""
+        """Do as `step`, and also return the final streams float32 [s, 4, D] that a drafter reads."""
         chunk = self.make_chunk(state.position, token_ids, trace)
         streams = spread(self.embed[chunk.ids])
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
@@ -106,4 +105,4 @@ class Transformer:
     def last_logits(self, state: SequenceState) -> Tensor:
         """Return the logits float32 [V] after the last token of `state`."""
         assert state.hidden is not None
-        return self.logits(state.hidden.expand(self.tiling.rows, -1).contiguous())[0]
+        return self.logits(state.hidden.expand(self.tiling.size(1), -1).contiguous())[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -25,9 +23,3 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     level = scores == threshold
     room = k - above.sum(-1, keepdim=True)
     return above | (level & (level.cumsum(-1) <= room))
-
-
-def top_k_ids(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Return the ids int64 [s, k] of the `k` largest of each row of [s, n], ties to the lower, ascending."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.sort(order, axis=1)

@@ -8,7 +8,7 @@ size are computed in slices of one fixed size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class Tiling:
     Attributes:
         rows: Smallest tile; every tile has `rows * 2**k` rows, at most 128.
         sliced: Shapes [k, n] whose products are computed in slices, with the rows of a slice.
+        single: Whether a lone token may be a tile of one row: all its products are packed, or get several
+            rows, one per head.
         values_as_keys: Whether attention may take the stored values, seen transposed, as keys. Otherwise it
             needs a copy of them that is laid out as keys, and reads twice the memory.
     """
@@ -32,10 +34,13 @@ class Tiling:
     def __init__(self) -> None:
         self.rows = _CANDIDATES[0]
         self.sliced: dict[tuple[int, int], int] = {}
+        self.single = False
         self.values_as_keys = False
 
     def size(self, count: int) -> int:
-        """Return the rows of the smallest tile that holds `count` rows."""
+        """Return the rows of the smallest tile that holds `count` tokens."""
+        if count == 1 and self.single:
+            return 1
         size = self.rows
         while size < count:
             size *= 2
@@ -65,53 +70,61 @@ class Tiling:
 
     def calibrate(
         self,
-        shapes: Iterable[tuple[int, int]],
+        shapes: Mapping[tuple[int, int], Set[int]],
         *,
-        rows_per_token: int,
         device: torch.device,
         key_shapes: Iterable[tuple[int, int]] = (),
     ) -> None:
-        """Find the rule for products with these [k, n] shapes on this machine, with the current thread count.
+        """Find the rule for plain products on this machine, with the current thread count.
 
-        Bits depend on shapes, not on values, so random data stands for all data. `rows_per_token` is the
-        largest number of rows that one token gives a product (its attention heads). `key_shapes` are those
-        of the products with keys. GPU kernels are not
-        probed: no equality of bits is promised there, and the smallest tile is taken.
+        Bits depend on shapes, not on values, so random data stands for all data. GPU kernels are not probed:
+        no equality of bits is promised there, and the smallest tile is taken.
+
+        Args:
+            shapes: [k, n] of each product, with the numbers of rows that one token gives it (its heads, or
+                one).
+            device: Where they are computed.
+            key_shapes: Those of the products with keys.
         """
         if device.type != "cpu":
             return
         generator = torch.Generator().manual_seed(0)
         found: dict[tuple[int, int], int | None] = {
-            shape: _smallest_tile(shape, rows_per_token, generator) for shape in sorted(set(shapes))
+            shape: _smallest_tile(shape, rows, generator) for shape, rows in sorted(shapes.items())
         }
         self.rows = max((rows for rows in found.values() if rows is not None), default=_CANDIDATES[0])
         self.sliced = {
             shape: _slice_rows(shape, self.rows, generator) for shape, rows in found.items() if rows is None
         }
-        counts = [rows_per_token * (self.rows << power) for power in range(8) if self.rows << power <= BLOCK]
-        if rows_per_token % self.rows == 0:
-            counts.append(rows_per_token)
+        self.single = not self.sliced and all(
+            count % self.rows == 0 for rows in shapes.values() for count in rows
+        )
+        sizes = (1, *(self.rows << power for power in range(8) if self.rows << power <= BLOCK))
         self.values_as_keys = not self.sliced and all(
-            _transposed_agrees(shape, counts, generator) for shape in sorted(set(key_shapes))
+            _transposed_agrees(
+                shape,
+                [size * rows for size in sizes for rows in shapes[shape] if size * rows % self.rows == 0],
+                generator,
+            )
+            for shape in sorted(set(key_shapes))
         )
 
 
-def _smallest_tile(shape: tuple[int, int], rows_per_token: int, generator: torch.Generator) -> int | None:
+def _smallest_tile(shape: tuple[int, int], per_token: Set[int], generator: torch.Generator) -> int | None:
     """Return the smallest candidate from which on all tile sizes agree, or None."""
     k, n = shape
     x = torch.randn(BLOCK, k, generator=generator)
     w = torch.randn(k, n, generator=generator)
     whole = x @ w
     # Attention feeds several rows per token: as many more rows must not change the bits either.
-    many = x.repeat(rows_per_token, 1)
-    expected = whole.repeat(rows_per_token, 1)
+    most = max(per_token)
+    many = x.repeat(most, 1)
+    expected = whole.repeat(most, 1)
     if not torch.equal(many @ w, expected):
         return None
     for rows in _CANDIDATES:
         sizes = [rows << power for power in range(8) if rows << power < BLOCK]
-        counts = [size * rows_per_token for size in sizes]
-        if rows_per_token % rows == 0:
-            counts.append(rows_per_token)
+        counts = [size * count for size in (1, *sizes) for count in per_token if size * count % rows == 0]
         if all(
             torch.equal(x[start : start + size] @ w, whole[start : start + size])
             for size in sizes

@@ -146,7 +146,8 @@ def test_a_calibrated_tile_does_not_see_other_rows(shared_engine: Engine) -> Non
     def products() -> None:
         tiling = Tiling()
         shapes = [(64, 24), (384, 100), (33, 7)]
-        tiling.calibrate(shapes, rows_per_token=3, device=torch.device("cpu"))
+        tiling.calibrate({shape: {1, 3} for shape in shapes}, device=torch.device("cpu"))
+        assert not tiling.single
         generator = torch.Generator().manual_seed(5)
         for k, n in shapes:
             w = torch.randn(k, n, generator=generator)

@@ -3,16 +3,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsv4agent.engine.ops.activations import swiglu
 from dsv4agent.engine.ops.attention import SINK_COLUMNS, EntryBlocks, EntrySelection, attend
+from dsv4agent.engine.ops.heads import finish_queries, rotate_heads_
+from dsv4agent.engine.ops.hyper_connections import Mix, mix_weights, read_streams, write_streams_
 from dsv4agent.engine.ops.lists import floats, integers
-from dsv4agent.engine.ops.norms import rms_norm
+from dsv4agent.engine.ops.norms import rms_norm, row_norms
 from dsv4agent.engine.ops.pooling import softmax_pool
-from dsv4agent.engine.ops.selection import top_k_ids, top_k_mask
-from dsv4agent.engine.ops.sinkhorn import MixParameters, split_mixes
+from dsv4agent.engine.ops.quantizers import round_bf16
+from dsv4agent.engine.ops.rotary import rotate_
+from dsv4agent.engine.ops.routing import expert_scores, route_by_score
+from dsv4agent.engine.ops.selection import top_k_mask
 from dsv4agent.engine.ops.tiling import Tiling
 
 
@@ -21,30 +27,91 @@ def test_top_k_breaks_ties_to_the_lower_index(scores: list[float], data: st.Data
     k = data.draw(st.integers(1, len(scores)))
     expected = sorted(sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:k])
     assert integers(top_k_mask(torch.tensor([scores]), k)[0].nonzero()) == expected
-    assert top_k_ids(np.array([scores]), k)[0].tolist() == expected
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**20), size=st.floats(0.01, 200.0))
 def test_a_token_and_a_chunk_get_the_same_mix(seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    parameters = MixParameters.build(
+    mix = Mix.build(
+        torch.randn(24, 256, generator=generator) * size,
         torch.randn(3, generator=generator),
         torch.randn(24, generator=generator),
         iterations=20,
         eps=1e-6,
         norm_eps=1e-6,
-        width=256,
     )
-    mixes = torch.randn(9, 24, generator=generator) * size
-    norms = torch.rand(9, generator=generator) * 30
-    pre, write = split_mixes(mixes, norms, parameters, 9)
-    for row in range(9):
-        one_pre, one_write = split_mixes(mixes[row : row + 1], norms[row : row + 1], parameters, 1)
-        assert torch.equal(one_pre[0], pre[row])
-        assert torch.equal(one_write[0], write[row])
-    # Columns of C sum to one, exactly up to the epsilon: the last step normalises them.
-    assert torch.allclose(write[:, :, :4].sum(-1), torch.ones(9, 4), atol=1e-5)
+    norm = torch.rand(64, generator=generator) + 0.5
+    streams = torch.randn(9, 4, 64, generator=generator)
+    y = torch.randn(9, 64, generator=generator)
+    for official in (False, True):
+        x, write = read_streams(streams, mix, norm, 1e-6, official=official)
+        after = write_streams_(streams.clone(), y, write, official=official)
+        for row in range(9):
+            own = slice(row, row + 1)
+            one_x, one_write = read_streams(streams[own].clone(), mix, norm, 1e-6, official=official)
+            one_after = write_streams_(streams[own].clone(), y[own].clone(), one_write, official=official)
+            assert torch.equal(one_x[0], x[row])
+            assert torch.equal(one_write[0], write[row])
+            assert torch.equal(one_after[0], after[row])
+        # Columns of C sum to one, exactly up to the epsilon: the last step normalises them.
+        assert torch.allclose(write[:, :, :4].sum(-1), torch.ones(9, 4), atol=1e-5)
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_compiled_loops_compute_what_the_products_do(official: bool) -> None:
+    """The CPU's kernels against the plain operations that other devices use."""
+    generator = torch.Generator().manual_seed(4)
+    mix = Mix.build(
+        torch.randn(24, 256, generator=generator) * 0.05,
+        torch.randn(3, generator=generator),
+        torch.randn(24, generator=generator),
+        iterations=20,
+        eps=1e-6,
+        norm_eps=1e-6,
+    )
+    norm = torch.rand(64, generator=generator) + 0.5
+    streams = round_bf16(torch.randn(5, 4, 64, generator=generator))
+    x, write = read_streams(streams, mix, norm, 1e-6, official=official)
+    flat = streams.flatten(1)
+    pre, expected_write = mix_weights(flat @ mix.fn.t(), row_norms(flat), mix, 256)
+    blend = torch.bmm(pre.unsqueeze(1), streams).squeeze(1)
+    tolerance = 2e-2 if official else 1e-5
+    expected = rms_norm(blend, norm, 1e-6, official=official)
+    assert torch.allclose(x, expected, rtol=tolerance, atol=tolerance)
+    assert torch.allclose(write, expected_write, atol=1e-5)
+    y = torch.randn(5, 64, generator=generator)
+    after = write_streams_(streams.clone(), y, write, official=official)
+    expected = torch.bmm(write, torch.cat((streams, y.unsqueeze(1)), dim=1))
+    assert torch.allclose(after, expected, rtol=tolerance, atol=tolerance)
+
+    wide = torch.randn(5, 100, generator=generator)
+    rotations = torch.polar(torch.ones(5, 1, 4), torch.rand(5, 1, 4, generator=generator) * 6)
+    q = finish_queries(wide, 3, 32, rotations, eps=1e-6, scale=0.25, official=official)
+    heads = wide[:, :96].reshape(5, 3, 32)
+    heads = heads * torch.rsqrt((heads * heads).mean(-1, keepdim=True) + 1e-6)
+    assert torch.allclose(q, rotate_(heads, rotations) * 0.25, rtol=tolerance, atol=tolerance)
+    back = rotate_heads_(q.clone(), rotations, official=official, back=True)
+    again = rotate_heads_(back, rotations, official=official)
+    assert torch.allclose(again, q, rtol=tolerance, atol=tolerance)
+
+    hidden = torch.randn(5, 40, generator=generator) * 8
+    weights = torch.rand(5, generator=generator)
+    active = swiglu(hidden, weights, 10.0, official=official)
+    gate, up = hidden[:, :20].clamp(max=10.0), hidden[:, 20:].clamp(-10.0, 10.0)
+    expected = torch.nn.functional.silu(gate) * up * weights.unsqueeze(1)
+    assert torch.allclose(active, expected, rtol=tolerance, atol=tolerance)
+
+
+@given(st.lists(st.sampled_from([-2.0, 0.0, 0.5, 1.0]), min_size=2, max_size=12), st.data())
+def test_routing_breaks_ties_to_the_lower_id(logits: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(logits)))
+    scores = expert_scores(torch.tensor([logits]))
+    ids, weights = route_by_score(scores, np.zeros(len(logits)), k, 2.5)
+    expected = sorted(sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:k])
+    assert ids[0].tolist() == expected
+    assert math.isclose(float(weights.sum()), 2.5)
+    assert np.allclose(weights, 2.5 * scores[0, expected] / scores[0, expected].sum())
 
 
 @settings(deadline=None)
@@ -55,8 +122,10 @@ def test_a_token_and_a_chunk_get_the_same_norm(seed: int, width: int) -> None:
     weight = torch.randn(width, generator=generator)
     chunk = rms_norm(x, weight, 1e-6)
     for row in range(17):
-        token = rms_norm(x[row].expand(2, -1).contiguous(), weight, 1e-6, copies=True)
-        assert torch.equal(token[0], chunk[row]) and torch.equal(token[1], chunk[row])
+        token = rms_norm(x[row : row + 1].clone(), weight, 1e-6)
+        assert torch.equal(token[0], chunk[row])
+        wider = torch.cat((x[row : row + 1], x[row : row + 1]), dim=1)
+        assert torch.equal(rms_norm(wider, weight, 1e-6, start=width)[0], chunk[row])
     exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double()
     assert torch.allclose(chunk.double(), exact, atol=1e-5)
 

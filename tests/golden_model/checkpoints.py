@@ -12,9 +12,9 @@ from torch import Tensor
 from dsv4agent.engine import Engine
 from dsv4agent.engine.cache.state import LayerState
 from dsv4agent.engine.model.hyper_connections import spread
+from dsv4agent.engine.ops.hyper_connections import STREAMS
 from dsv4agent.engine.ops.lists import integers
 from dsv4agent.engine.ops.norms import row_norms
-from dsv4agent.engine.ops.sinkhorn import STREAMS
 from dsv4agent.engine.scheduler import at_once
 from tests.golden_model.report import Result, largest, load, mismatches, share
 

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import Yarn
-from dsv4agent.engine.model.moe import routing_weights
 from dsv4agent.engine.model.rope import RopeTable, frequencies
-from dsv4agent.engine.ops.activations import sqrt_softplus
 from dsv4agent.engine.ops.attention import SINK_COLUMNS, attend
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
+from dsv4agent.engine.ops.hyper_connections import Mix, mix_weights
 from dsv4agent.engine.ops.lists import doubles, integers
 from dsv4agent.engine.ops.quantizers import fake_fp4_rows, fake_fp8_rows, quantize_fp8_rows
 from dsv4agent.engine.ops.rotary import rotate_
-from dsv4agent.engine.ops.selection import top_k_ids
-from dsv4agent.engine.ops.sinkhorn import MixParameters, split_mixes
+from dsv4agent.engine.ops.routing import expert_scores, route_by_score
 from dsv4agent.engine.ops.tiling import Tiling
 from dsv4agent.engine.weights import formats
 from tests.golden_model.report import Result, bf16_ulps, largest, load, mismatches
@@ -74,19 +72,12 @@ def _products(u: dict[str, Tensor]) -> Iterator[Result]:
 
 
 def _connections(u: dict[str, Tensor]) -> Iterator[Result]:
-    parameters = MixParameters.build(
-        u["hc.scale"], u["hc.base"], iterations=20, eps=1e-6, norm_eps=0.0, width=1
-    )
     mixes = u["hc.mixes"]
-    ones = torch.ones(mixes.shape[0])
-    chunk = split_mixes(mixes, ones, parameters, mixes.shape[0])
-    single = [split_mixes(row[None], ones[:1], parameters, 1) for row in mixes]
-    rows = (torch.cat([pre for pre, _ in single]), torch.cat([write for _, write in single]))
-    for form, (pre, write) in (("chunk", chunk), ("token", rows)):
-        yield largest(f"hc.pre {form}", pre[:, 0], u["hc.pre"], CLOSE)
-        yield largest(f"hc.post {form}", write[:, :, 4], u["hc.post"], CLOSE)
-        yield largest(f"hc.comb {form}", write[:, :, :4].transpose(1, 2), u["hc.comb"], CLOSE)
-    yield mismatches("hc chunk == token, bits", chunk[1], rows[1])
+    mix = Mix.build(torch.eye(24), u["hc.scale"], u["hc.base"], iterations=20, eps=1e-6, norm_eps=0.0)
+    pre, write = mix_weights(mixes, torch.ones(mixes.shape[0]), mix, 1)
+    yield largest("hc.pre", pre, u["hc.pre"], CLOSE)
+    yield largest("hc.post", write[:, :, 4], u["hc.post"], CLOSE)
+    yield largest("hc.comb", write[:, :, :4].transpose(1, 2), u["hc.comb"], CLOSE)
 
 
 def _rope(u: dict[str, Tensor]) -> Iterator[Result]:
@@ -106,12 +97,12 @@ def _rope(u: dict[str, Tensor]) -> Iterator[Result]:
 
 
 def _gate(u: dict[str, Tensor]) -> Iterator[Result]:
-    scores = sqrt_softplus(doubles(u["gate.logits"]))
+    scores = expert_scores(u["gate.logits"])
     yield largest("gate.scores", torch.tensor(scores), u["gate.scores"], CLOSE)
     expected, order = u["gate.idx"].to(torch.int64).sort(-1)
-    ids = top_k_ids(scores + doubles(u["gate.bias"]), expected.shape[1])
+    ids, chosen = route_by_score(scores, doubles(u["gate.bias"]), expected.shape[1], 2.5)
     yield mismatches("gate.idx", torch.tensor(ids), expected)
-    weights = torch.tensor(routing_weights(scores, ids, 2.5))
+    weights = torch.tensor(chosen)
     yield largest("gate.weights_scale2p5", weights, u["gate.weights_scale2p5"].gather(1, order), CLOSE)
 
 
