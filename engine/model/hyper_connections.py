@@ -50,7 +50,7 @@ class HeadCollapse:
 
 def spread(rows: Tensor) -> Tensor:
     """Copy rows [s, D] into four identical streams, [s, 4, D]."""
-    return rows.unsqueeze(1).repeat(1, STREAMS, 1)
+    return rows.unsqueeze(1).expand(-1, STREAMS, -1).contiguous()
 
 
 def _mix(parameters: Parameters, name: str, iterations: int) -> Mix:
