@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import platformdirs
 
@@ -33,6 +33,10 @@ from examples.train_mini.harvest import (
 from examples.train_mini.renaming import draw_function_name, draw_names, local_bindings, rename
 from examples.train_mini.subjects import Subject, evaluate, shape_of
 from examples.train_mini.synthesis import find_calls
+from examples.train_mini.templates import templates_of
+
+UNSEEN: Final = "examples.train_mini.unseen"
+"""The templates that only evaluation uses."""
 
 FILE_SECONDS = 20
 """Time after which the rest of a file is left out."""
@@ -206,7 +210,7 @@ def build_bank(path: Path, *, workers: int, jobs: Sequence[tuple[str, str, bool]
     """Make a bank from source files and write it to `path`.
 
     Functions whose results depend on the hash seed are dropped, and so are copies of functions kept for
-    evaluation.
+    evaluation and what has the name or the shape of an unseen template.
     """
     found = [entry for entries in _pooled("1", workers, _prepare_file, jobs, "files") for entry in entries]
     first = list(_pooled("2", workers, _results, found, "first check"))
@@ -219,11 +223,41 @@ def build_bank(path: Path, *, workers: int, jobs: Sequence[tuple[str, str, bool]
     unique: dict[str, Entry] = {}
     for entry in sorted(kept, key=lambda e: (not e.evaluation, e.key)):
         unique.setdefault(shape_of(entry.source), entry)
-    entries = tuple(sorted(unique.values(), key=lambda e: e.key))
+    names, shapes = _unseen()
+    entries = tuple(
+        entry
+        for entry in sorted(unique.values(), key=lambda e: e.key)
+        if entry.evaluation or not _is_unseen(entry, names, shapes)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as file:
         json.dump([asdict(entry) for entry in entries], file)
     return entries
+
+
+def _unseen() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names and shapes of the templates that only evaluation uses."""
+    templates = templates_of(UNSEEN)
+    parts = [part for template in templates for part in _definitions(template.plain)]
+    return frozenset(template.name.lower() for template in templates), frozenset(
+        shape_of(source) for _, source in parts
+    )
+
+
+def _is_unseen(entry: Entry, names: frozenset[str], shapes: frozenset[str]) -> bool:
+    return any(
+        name.strip("_").lower() in names or shape_of(source) in shapes
+        for name, source in _definitions(entry.source)
+    )
+
+
+def _definitions(source: str) -> list[tuple[str, str]]:
+    """Return name and text of each function and class of a module's source."""
+    return [
+        (node.name, ast.unparse(node))
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    ]
 
 
 def main() -> None:

@@ -77,13 +77,23 @@ class MemoryImporter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         assert spec is not None and spec.origin is not None
         self.loaded.append(spec.name)
         code = self._compile(spec.origin, self._files[spec.origin[len(self._root) + 1 :]])
-        exec(code, module.__dict__)
+        exec(_unused(code), module.__dict__)
 
     def get_source(self, fullname: str) -> str | None:
         """Return the text of a loaded module (what `linecache` asks)."""
         module = sys.modules.get(fullname)
         origin = getattr(module, "__file__", None)
         return None if origin is None else self._files.get(origin[len(self._root) + 1 :])
+
+
+def _unused(code: CodeType) -> CodeType:
+    """Copy code with all the code in it.
+
+    An interpreter rewrites the instructions of code that runs often, and then marks another place as that of
+    an error: what a run prints would depend on what had been run before.
+    """
+    inner = tuple(_unused(value) if isinstance(value, CodeType) else value for value in code.co_consts)
+    return code.replace(co_consts=inner)
 
 
 _FORBIDDEN_NAMES = frozenset(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
-from examples.train_mini.library import library_subject
+from examples.train_mini.library import UNSEEN, library_subject
 from examples.train_mini.programs import random_program
 from examples.train_mini.subjects import Subject
 from examples.train_mini.templates import templates_of
 
 POOLS = ("known", "program", "library", "unseen", "library_unseen")
-KNOWN, UNSEEN = "examples.train_mini.known", "examples.train_mini.unseen"
+KNOWN = "examples.train_mini.known"
 
 
 def draw_subject(rng: Random, pool: str) -> Subject:

@@ -161,3 +161,22 @@ def test_addresses_make_a_text_inexact() -> None:
     run = run_tests({"box.py": module, "test_box.py": tests}, "/home/user/box")
     assert "<Recursion on dict with id=" in run.text
     assert run.exit_code == 1 and not run.exact
+
+
+def test_abbreviated_addresses_make_a_text_inexact() -> None:
+    module = "def pairs(n):\n    return {key: (item for item in ()) for key in range(n)}\n"
+    tests = "from box import pairs\n\n\ndef test_pairs():\n    assert pairs(3) == [1]\n"
+    run = run_tests({"box.py": module, "test_box.py": tests}, "/home/user/box")
+    assert re.search(r"\.\.\.[0-9a-f]+>", run.text), run.text
+    assert run.exit_code == 1 and not run.exact
+
+
+def test_a_text_does_not_depend_on_earlier_runs() -> None:
+    """After some calls the interpreter rewrites hot code, which then marks another place as the error's."""
+    module = "def cut(a, b):\n    c = min(a, late)\n    late = 1\n    return c\n"
+    tests = "from box import cut\n\n\ndef test_cut():\n    assert cut(1, 2) == 1\n"
+    texts = {
+        run_tests({"box.py": module, "test_box.py": tests}, "/home/user/box", seconds="0.01").text
+        for _ in range(40)
+    }
+    assert len(texts) == 1
