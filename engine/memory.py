@@ -9,6 +9,7 @@ import torch
 
 from dsv4agent.engine.config import ModelConfig
 from dsv4agent.engine.errors import DeviceUnavailable, ModelTooLarge
+from dsv4agent.engine.ops.compiled import COMPILED
 from dsv4agent.engine.weights.loader import resident_bytes
 
 _GIB = 2**30
@@ -17,7 +18,7 @@ _GIB = 2**30
 def choose_device(name: str) -> torch.device:
     """Return the device for `name`; `auto` is CUDA where there is one. Raises `DeviceUnavailable`."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -28,6 +29,8 @@ def choose_device(name: str) -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise DeviceUnavailable(f"device {name!r} is not supported; use 'auto', 'cpu' or 'cuda'.")
+    if device.type == "cpu" and not COMPILED:
+        raise DeviceUnavailable("the CPU path needs numba; run: pip install numba")
     return device
 
 

@@ -13,12 +13,16 @@ whether arrays overlap would choose between the two sums by where the allocator 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+COMPILED = find_spec("numba") is not None
+"""Whether kernels are compiled. Otherwise they are plain Python: enough for what a GPU leaves to the host."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +45,10 @@ def reduction(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _compiled(function: Callable[P, R], fast: set[str]) -> Callable[P, R]:
+    if not COMPILED:
+        return function
+    compiler: Any = import_module("numba")  # It has no type annotations.
     options: dict[str, Any] = {"nogil": True, "fastmath": fast, "error_model": "numpy"}
-    compiler = cast("Any", numba)
     try:
         compiled = compiler.njit(cache=True, **options)(function)
     except RuntimeError:  # Neither the package's folder nor the user's cache can be written.
