@@ -128,11 +128,14 @@ class Gate:
             TimeoutError: It took longer than `CONNECT_SECONDS`.
             OSError: The name is unknown, or no address answers.
         """
-        shown = host
         try:
-            shown = self.check(host, port)
+            shown = normalised_host(host)
+        except ValueError:
+            shown = host  # To be refused by the check.
+        try:
+            name = self.check(host, port)
             with anyio.fail_after(CONNECT_SECONDS):
-                stream = await self._connect(shown, port)
+                stream = await self._connect(name, port)
         except NetworkDenied as denied:
             self.report(Connection(shown, port, False, denied.reason))
             raise

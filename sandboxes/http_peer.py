@@ -10,9 +10,9 @@ from anyio.abc import SocketStream
 
 from dsv4agent.sandboxes.hosts import normalised_host, split_authority
 
-HEAD_BYTES = 1 << 16
-"""The longest head of a request or response."""
-CHUNK = 1 << 16
+HEAD_BYTES = 1 << 15
+"""The longest head of a request or response; a head that ends in the next chunk may have twice as many."""
+CHUNK = HEAD_BYTES
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -103,6 +103,8 @@ def target_of(request: h11.Request) -> tuple[str, int, bytes]:
         BadRequest: It is in another form, its `Host` disagrees, or its body has two lengths.
     """
     headers = list(request.headers)
+    if request.http_version not in {b"1.0", b"1.1"}:
+        raise BadRequest("another version of HTTP than 1.0 and 1.1")
     lengths = {key for key, _ in headers if key in {b"content-length", b"transfer-encoding"}}
     if len(lengths) > 1:
         raise BadRequest("both Content-Length and Transfer-Encoding")

@@ -17,8 +17,6 @@ from dsv4agent.sandboxes.http_peer import BadRequest, HttpPeer, target_of
 from dsv4agent.sandboxes.tunnel import WrongServer, tunnel
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
-"""How much is read of a program that still talks after its last answer; else its kernel drops the answer."""
-
 _PASSING = frozenset({errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Failures to accept that end by themselves, when others give descriptors or memory back."""
 
@@ -79,14 +77,8 @@ class Proxy:
         program = HttpPeer(stream, h11.SERVER)
         while await self._serve_request(program):
             program.state.start_next_cycle()
-        with anyio.move_on_after(_LINGER_SECONDS):
-            await stream.send_eof()
-            read = 0
-            while read < _LINGER_BYTES:
-                try:
-                    read += len(await stream.receive())
-                except anyio.EndOfStream:
-                    break
+        if program.state.our_state in {h11.DONE, h11.MUST_CLOSE}:
+            await _linger(stream)
 
     async def _serve_request(self, program: HttpPeer) -> bool:
         """Serve one request; tell whether another may follow."""
@@ -150,6 +142,18 @@ async def _answer(program: HttpPeer, status: int, line: str, request: h11.Reques
         await program.send(h11.Data(data=text + b"\n"))
     await program.send(h11.EndOfMessage())
     return False
+
+
+async def _linger(stream: SocketStream) -> None:
+    """Let the program read its last answer, which kernels drop if it still talks when we hang up."""
+    await stream.send_eof()
+    read = 0
+    with anyio.move_on_after(_LINGER_SECONDS):
+        while read < _LINGER_BYTES:
+            try:
+                read += len(await stream.receive())
+            except anyio.EndOfStream:
+                return
 
 
 async def _accept(listener: socket.socket) -> socket.socket:
