@@ -43,7 +43,10 @@ class BubblewrapSandbox(CagedSandbox):
     async def _open_network(self) -> PrivateNetwork | None:
         if self._policy.network.mode is NetworkMode.ON:
             return None
-        return await PrivateNetwork.open(self._gate)
+        try:
+            return await PrivateNetwork.open(self._gate)
+        except SandboxUnavailable as error:
+            raise SandboxUnavailable(f"{error}; {self.remedy()}") from error
 
     @classmethod
     def require(cls) -> None:
@@ -55,7 +58,7 @@ class BubblewrapSandbox(CagedSandbox):
     def remedy(cls) -> str:
         """Say how to get it."""
         return (
-            "install the package `bubblewrap` and allow unprivileged user namespaces "
+            "install the package `bubblewrap` (and `util-linux`) and allow unprivileged user namespaces "
             "(sysctl user.max_user_namespaces > 0, kernel.apparmor_restrict_unprivileged_userns = 0)"
         )
 

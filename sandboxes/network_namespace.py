@@ -44,7 +44,7 @@ class NetworkNamespace:
             SandboxUnavailable: The kernel refuses, or `nsenter` is missing.
         """
         if shutil.which("nsenter") is None:
-            raise SandboxUnavailable("`nsenter` is not installed; install the package `util-linux`")
+            raise SandboxUnavailable("`nsenter` is not installed")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             ours.settimeout(_PATIENCE)

@@ -1,6 +1,7 @@
 import gc
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,6 +328,19 @@ async def test_every_sandbox_has_a_gate_under_its_policy(
             await sandbox.gate.connect("169.254.169.254", 80)
 
 
+async def test_what_is_missing_is_said(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "bwrap").symlink_to(shutil.which("bwrap") or pytest.skip("bubblewrap is not installed"))
+    monkeypatch.setenv("PATH", str(tools))
+    with pytest.raises(
+        SandboxUnavailable, match=r"`nsenter` is not installed; install the package `bubblewrap`"
+    ):
+        await choose_sandbox(Policy(str(workspace)), "bubblewrap")
+
+
 async def test_landlock_keeps_no_list_of_hosts(workspace: Path) -> None:
     with pytest.raises(SandboxUnavailable, match=r"Landlock version|list of allowed hosts"):
         await choose_sandbox(Policy(str(workspace), network=Network.only("example.org")), "landlock")
@@ -336,6 +350,7 @@ async def test_without_a_cage_the_report_says_that_no_list_is_kept(workspace: Pa
     policy = Policy(str(workspace), network=Network.only("example.org"))
     async with await choose_sandbox(policy, "none") as sandbox:
         assert sandbox.report.guarantees["network"] is Enforcement.NONE
+        assert "binds the runtime's own requests only" in sandbox.report.notes[1]
         with pytest.raises(NetworkDenied):
             await sandbox.gate.connect("example.com", 443)
 

@@ -9,6 +9,8 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsv4agent.sandboxes import Connection, Gate, Network
 from dsv4agent.sandboxes.client_hello import BadHello, server_name
@@ -333,6 +335,27 @@ def test_server_names_are_read_from_real_greetings(name: str | None) -> None:
 def changed(data: bytes, old: bytes, new: bytes) -> bytes:
     assert old in data
     return data.replace(old, new)
+
+
+@given(st.binary(max_size=200))
+def test_greetings_are_read_without_faults(tail: bytes) -> None:
+    start = b"\x16\x03\x01"
+    for data in (b"\x16" + tail, start + len(tail).to_bytes(2) + tail, in_records(start + tail, 9)):
+        try:
+            name = server_name(data)
+        except BadHello:
+            continue
+        assert name is None or isinstance(name, str)
+
+
+@given(st.integers(0, 2000), st.integers(0, 255))
+def test_changed_greetings_are_read_without_faults(place: int, byte: int) -> None:
+    data = bytearray(hello("example.org"))
+    data[place % len(data)] = byte
+    try:
+        server_name(bytes(data))
+    except BadHello:
+        pass
 
 
 SPOILT: list[Callable[[bytes], bytes]] = [

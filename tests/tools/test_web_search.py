@@ -1,13 +1,11 @@
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from dsv4agent.sandboxes import MemorySandbox, Network, Policy, Sandbox
-from dsv4agent.sandboxes.unconfined import UnconfinedSandbox
 from dsv4agent.tools import Status, ToolContext, ToolResult
 from dsv4agent.tools.search_providers import (
     BraveSearch,
@@ -66,10 +64,8 @@ def services() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-async def sandbox(services: WebServer, tmp_path: Path) -> AsyncIterator[Sandbox]:
-    network = Network.only(f"127.0.0.1:{services.port}")
-    async with await UnconfinedSandbox.open(Policy(str(tmp_path), network=network)) as opened:
-        yield opened
+def sandbox(services: WebServer) -> Sandbox:
+    return MemorySandbox(policy=Policy("/w", network=Network.only(f"127.0.0.1:{services.port}")))
 
 
 async def search(
