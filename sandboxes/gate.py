@@ -112,7 +112,8 @@ class Gate:
         if not 0 < port < 65536:
             raise NetworkDenied(f"{port} is not a port")
         if self.network.mode is NetworkMode.OFF:
-            raise NetworkDenied(f"the network is off, so {written(name)}:{port} cannot be reached")
+            reason = f"the network is off, so {written(name)}:{port} cannot be reached"
+            raise NetworkDenied(reason, rule_for(name, port))
         if self.network.mode is NetworkMode.ALLOW_LIST and not self._is_named(name, port):
             raise NetworkDenied(f"{written(name)}:{port} is not in the allow list", rule_for(name, port))
         address = parse_address(name)

@@ -116,6 +116,8 @@ def target_of(request: h11.Request) -> tuple[str, int, bytes]:
             host, port = split_authority(target)
             if port is None:
                 raise BadRequest("CONNECT without a port")
+            if any((key, value) != (b"content-length", b"0") for key, value in headers if key in lengths):
+                raise BadRequest("CONNECT with a body")
             return _host(host), port, b""
         if target[:7].lower() != "http://":
             raise BadRequest("not a request to a proxy; use http://HOST/PATH, or CONNECT for anything else")

@@ -121,7 +121,7 @@ async def request(
                     url, headers = parse_url(str(reply)), {}
                 raise WebError("http_error", f"more than {REDIRECTS} redirects, the last one to {url}")
     except NetworkDenied as denied:
-        raise WebError("network_denied", _denied(denied)) from None
+        raise WebError("network_denied", _denied(denied, url.host)) from None
     except (TimeoutError, httpcore.TimeoutException) as error:
         reason = str(error) or f"{url} did not answer in full within {PATIENCE:g} s"
         raise WebError("timeout", reason) from None
@@ -212,10 +212,13 @@ def _status_error(url: httpx.URL, status: int, headers: Mapping[str, str]) -> We
     return WebError("http_error", f"{url} answers {phrase}{advice}")
 
 
-def _denied(denied: NetworkDenied) -> str:
-    if denied.rule is None:
-        return f"{denied.reason}; use another source"
-    return f"{denied.reason}; use another source, or ask the user to add {denied.rule} to the allowed hosts"
+def _denied(denied: NetworkDenied, host: str) -> str:
+    advice = "use another source"
+    if normalised_host(host) in {"localhost", "127.0.0.1", "::1"}:
+        advice = "a server that runs inside the sandbox is reached from the shell, with curl"
+    if denied.rule is not None:
+        advice += f", or ask the user to add {denied.rule} to the allowed hosts"
+    return f"{denied.reason}; {advice}"
 
 
 def _said(error: Exception) -> str:

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 from anyio.abc import SocketAttribute
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4agent.sandboxes import Connection, Gate, Network, NetworkDenied, NetworkMode, SandboxError
@@ -83,6 +83,7 @@ def test_what_is_no_host_is_refused(host: str) -> None:
         Gate(ON).check(host, 80)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_normal_spellings_are_stable_or_refused(text: str) -> None:
     try:
@@ -275,6 +276,7 @@ async def test_connections_are_reported_when_they_end(greeter: int) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_every_spelling_of_an_address_is_read(address: object) -> None:
     number = int(address)  # type: ignore[call-overload]

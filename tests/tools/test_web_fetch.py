@@ -228,7 +228,11 @@ async def test_pages_are_read_inside_the_sandbox(web: WebServer, workspace: Path
             "network_denied",
             "ask the user to add 169.254.169.254 to the allowed",
         ),
-        ("http://0x7f.1/", "network_denied", "127.0.0.1:80 is not in the allow list"),
+        (
+            "http://0x7f.1/",
+            "network_denied",
+            "a server that runs inside the sandbox is reached from the shell",
+        ),
         ("http://[::ffff:10.0.0.1]/", "network_denied", "10.0.0.1:80 is not in the allow list"),
         ("http://localhost/", "network_denied", "localhost:80 is not in the allow list"),
         ("ftp://site.test/a", "invalid_arguments", "does not begin with http:// or https://"),
@@ -252,7 +256,8 @@ async def test_failures_say_what_to_do(desk: Desk, path: str, code: str, said: s
 
 async def test_without_a_network_nothing_is_fetched(web: WebServer) -> None:
     result = await Desk(web, MemorySandbox(), None).fetch("/text")
-    assert result.text.startswith("network_denied: the network is off")
+    assert result.text.startswith("network_denied: the network is off, so site.test:")
+    assert f"ask the user to add site.test:{web.port} to the allowed hosts" in result.text
     assert web.seen == []
 
 
