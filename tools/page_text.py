@@ -23,6 +23,10 @@ _SOURCE = Path(__file__).with_name("_extract.py")
 _TEXT_TYPES = re.compile(
     r"text/.+|application/(.+\+)?(json|xml|yaml|toml)|application/(x-)?(javascript|ndjson|sh|sql|tex|yaml|toml)"
 )
+_CHARSETS = re.compile(
+    r"ascii|utf-(8|8-sig|16|32)(-[bl]e)?|(iso8859|koi8|mac|tis|ptcp|kz|hp)[-_].+|cp\d+"
+    r"|big5.*|gb.+|hz|euc_.+|shift_jis.*|iso2022_.+|johab"
+)
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -64,17 +68,22 @@ async def page_text(sandbox: Sandbox, body: bytes, media_type: str, charset: str
         not media_type and body.lstrip()[:15].lower().startswith(b"<!doctype html")
     ):
         return await _extracted(sandbox, "html", body, charset, url)
-    if (_TEXT_TYPES.fullmatch(media_type) or not media_type) and b"\0" not in body[:4096]:
+    is_binary = b"\0" in body[:4096] and not charset.startswith(("utf-16", "utf-32"))
+    if (_TEXT_TYPES.fullmatch(media_type) or not media_type) and not is_binary:
         return PageText("", body.decode(charset or "utf-8", "replace").removeprefix("\ufeff"))
     raise Unsupported("only HTML, text, JSON, XML and PDF are read")
 
 
 def known_charset(name: str) -> str:
-    """Return the name of a character set if Python knows it, else an empty string."""
+    """Return the name of a character set if pages are written in it, else an empty string.
+
+    Python's other codecs (`hex`, `zip`, `punycode`) are none, or take time that pages could make them spend.
+    """
     try:
-        return codecs.lookup(name.strip("\"' ")).name
+        known = codecs.lookup(name.strip("\"' ")).name
     except (LookupError, ValueError):
         return ""
+    return known if _CHARSETS.fullmatch(known) else ""
 
 
 async def _extracted(sandbox: Sandbox, kind: str, body: bytes, charset: str, url: str) -> PageText:

@@ -147,6 +147,10 @@ async def test_short_pages_are_taken_whole(desk: Desk) -> None:
         ("café".encode("latin-1"), "text/plain; charset=ISO-8859-1"),
         ("café".encode(), "text/plain; charset=no-such-charset"),
         ("\ufeffcafé".encode(), ""),
+        ("café".encode(), "text/plain; charset=hex"),
+        ("café".encode(), "text/plain; charset=punycode"),
+        ("café".encode("utf-16"), "text/plain; charset=UTF-16"),
+        ("café".encode("cp1252"), "text/plain; charset=windows-1252"),
         (
             f"<html><body><p>{'café ' * 60}</p></body></html>".encode("latin-1"),
             'text/html; charset="latin-1"',
