@@ -218,8 +218,12 @@ class Gate:
 
 
 async def _system_resolver(name: str, port: int) -> list[str]:
-    # The dot at the end keeps the search list of resolv.conf out: what was checked is what is looked up.
-    found = await anyio.getaddrinfo(f"{name}.", port, type=socket.SOCK_STREAM)
+    try:
+        # The dot at the end keeps the search list of resolv.conf out: what was checked is what is looked up.
+        found = await anyio.getaddrinfo(f"{name}.", port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        # In /etc/hosts names stand without it.
+        found = await anyio.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for _, _, _, _, address in found]
 
 

@@ -230,6 +230,20 @@ async def test_names_that_lead_inwards_are_refused(answer: str, greeter: int) ->
         await Gate(ON, resolve=names).connect("a.test", greeter)
 
 
+async def test_the_system_looks_names_up(greeter: int) -> None:
+    name = socket.gethostname()
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        pytest.skip("this machine does not know its own name")
+    if why_not_public(ip_address(address)) is None:
+        pytest.skip("this machine's name leads to a public address")
+    with pytest.raises(NetworkDenied, match="resolves to"):
+        await Gate(ON).connect(name, greeter)
+    with pytest.raises(OSError, match="cannot be looked up"):
+        await Gate(ON).connect("no-such-host.invalid", greeter)
+
+
 async def test_a_public_address_of_this_machine_is_this_machine() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
