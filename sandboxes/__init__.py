@@ -8,6 +8,7 @@ from dsv4agent.sandboxes.errors import (
     SandboxError,
     SandboxUnavailable,
 )
+from dsv4agent.sandboxes.gate import Connection, Gate, NetworkDenied
 from dsv4agent.sandboxes.memory import MemorySandbox
 from dsv4agent.sandboxes.protocol import (
     Completed,
@@ -24,11 +25,14 @@ from dsv4agent.sandboxes.protocol import (
 
 __all__ = [
     "Completed",
+    "Connection",
     "Enforcement",
     "EnforcementReport",
     "FileStat",
+    "Gate",
     "MemorySandbox",
     "Network",
+    "NetworkDenied",
     "NetworkMode",
     "Policy",
     "Process",

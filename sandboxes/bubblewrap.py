@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, service_sockets, shown_paths
+from dsv4agent.sandboxes.private_network import PrivateNetwork
 from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
@@ -24,8 +25,8 @@ _NAMESPACES = (
 class BubblewrapSandbox(CagedSandbox):
     """Runs every program under its own `bwrap`: read-only root, writable workspace, own /tmp, hidden homes.
 
-    All programs of a sandbox share files, /tmp included; each has its own process and network namespace, so
-    that ending one ends its daemons too.
+    All programs of a sandbox share files, /tmp included, and a network, so that one reaches the server that
+    another started. Each has its own process namespace, so that ending one ends its daemons too.
     """
 
     provider = "bubblewrap"
@@ -35,7 +36,17 @@ class BubblewrapSandbox(CagedSandbox):
         program = shutil.which("bwrap")
         assert program is not None, "checked by require()"
         self._mounts = (program, *_NAMESPACES, *self._arguments())
+        if self._network is not None:
+            self._mounts = self._network.entered(self._mounts)
         self._filter = seccomp_filter(sockets=True, own_pid_namespace=True)
+
+    async def _open_network(self) -> PrivateNetwork | None:
+        if self._policy.network.mode is NetworkMode.ON:
+            return None
+        try:
+            return await PrivateNetwork.open(self._gate)
+        except SandboxUnavailable as error:
+            raise SandboxUnavailable(f"{error}; {self.remedy()}") from error
 
     @classmethod
     def require(cls) -> None:
@@ -47,7 +58,7 @@ class BubblewrapSandbox(CagedSandbox):
     def remedy(cls) -> str:
         """Say how to get it."""
         return (
-            "install the package `bubblewrap` and allow unprivileged user namespaces "
+            "install the package `bubblewrap` (and `util-linux`) and allow unprivileged user namespaces "
             "(sysctl user.max_user_namespaces > 0, kernel.apparmor_restrict_unprivileged_userns = 0)"
         )
 
@@ -86,8 +97,6 @@ class BubblewrapSandbox(CagedSandbox):
         for path in writable:
             mounts[path] = ["--bind", path, path]
         arguments = ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
-        if policy.network.mode is not NetworkMode.ON:
-            arguments.append("--unshare-net")
         arguments += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
         for path in _kernel_settings():
             arguments += ["--ro-bind", path, path]

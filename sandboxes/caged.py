@@ -17,8 +17,10 @@ from dsv4agent.sandboxes.enforcement import Facts, assess
 from dsv4agent.sandboxes.environment import scrubbed_environment
 from dsv4agent.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnavailable
 from dsv4agent.sandboxes.file_client import SERVER_ARGV, FileClient
+from dsv4agent.sandboxes.gate import Gate
 from dsv4agent.sandboxes.masking import is_below, masked_paths, resolved_policy
 from dsv4agent.sandboxes.pipes import CONTROL_WRAPPER, PipeProcess
+from dsv4agent.sandboxes.private_network import PrivateNetwork
 from dsv4agent.sandboxes.protocol import (
     Completed,
     Enforcement,
@@ -60,8 +62,10 @@ class CagedSandbox(ABC):
     limits: ClassVar[Mapping[str, str]] = {}
     """Guarantees that hold in part only, with the reason."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, gate: Gate | None = None) -> None:
         self._policy = resolved_policy(policy)
+        self._gate = gate or Gate(policy.network)
+        self._network: PrivateNetwork | None = None
         # Shared by all processes of the sandbox; private to them and to this user.
         self._scratch = os.path.realpath(tempfile.mkdtemp(prefix="dsv4agent-"))
         os.mkdir(os.path.join(self._scratch, "home"), 0o700)
@@ -71,16 +75,21 @@ class CagedSandbox(ABC):
         self._closed = False
 
     @classmethod
-    async def open(cls, policy: Policy) -> Self:
+    async def open(cls, policy: Policy, *, gate: Gate | None = None) -> Self:
         """Make the cage, try it out, and return it.
+
+        Args:
+            policy: What its processes may do.
+            gate: Decides about connections in place of one made from the policy's network.
 
         Raises:
             SandboxUnavailable: The cage does not work here, or does not hold what it promises.
             SandboxError: The policy cannot be meant.
         """
         cls.require()
-        sandbox = cls(policy)
+        sandbox = cls(policy, gate)
         try:
+            sandbox._network = await sandbox._open_network()
             sandbox._prepare()
             sandbox._report = sandbox._assess(await sandbox._try_out())
         except BaseException as error:
@@ -101,6 +110,14 @@ class CagedSandbox(ABC):
     @abstractmethod
     def remedy(cls) -> str:
         """Say what to install or switch on when the cage does not work."""
+
+    async def _open_network(self) -> PrivateNetwork | None:
+        """Make the network of the sandbox, if it gets one of its own.
+
+        Raises:
+            SandboxUnavailable: It cannot be made.
+        """
+        return None
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -133,7 +150,8 @@ class CagedSandbox(ABC):
 
     def _environment(self, extra: Mapping[str, str] | None) -> dict[str, str]:
         home, temporary = self._home_and_temporary()
-        return scrubbed_environment(home, temporary, self._policy.env) | dict(extra or {})
+        given = {**(self._network.environment if self._network else {}), **(self._policy.env or {})}
+        return scrubbed_environment(home, temporary, given) | dict(extra or {})
 
     def _home_and_temporary(self) -> tuple[str, str]:
         """Return HOME and TMPDIR as programs see them."""
@@ -149,6 +167,11 @@ class CagedSandbox(ABC):
         """What the trial at opening found."""
         assert self._report is not None, "made by open()"
         return self._report
+
+    @property
+    def gate(self) -> Gate:
+        """The way out for requests of the runtime, and what the proxy of the programs asks."""
+        return self._gate
 
     async def run(
         self,
@@ -219,6 +242,8 @@ class CagedSandbox(ABC):
         running, self._running = self._running, set()
         for process in running:
             process.close()
+        if self._network is not None:
+            self._network.close()
         # Left behind rather than raised: a program may have made folders that cannot be removed.
         shutil.rmtree(self._scratch, ignore_errors=True)
 

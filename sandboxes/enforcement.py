@@ -60,6 +60,8 @@ def assess(provider: str, facts: Facts, policy: Policy, limits: Mapping[str, str
         if policy.network.mode is NetworkMode.ON
         else "foreign addresses can be reached",
     )
+    if policy.network.mode is NetworkMode.ALLOW_LIST and not facts.network:
+        notes.append(f"network: only {', '.join(policy.network.hosts) or 'no host'}, through the proxy")
     judge("environment", not facts.secrets, f"the host's {', '.join(facts.secrets)} can be seen")
     judge("system_calls", facts.seccomp and not facts.capabilities, "no filter, or capabilities are left")
     judge("processes", facts.own_pids or "processes" in limits, "other processes can be seen and signalled")

@@ -42,6 +42,11 @@ class LandlockSandbox(CagedSandbox):
     }
 
     def _prepare(self) -> None:
+        if self._policy.network.mode is NetworkMode.ALLOW_LIST:
+            raise SandboxUnavailable(
+                "landlock cannot tell hosts apart, so it cannot keep a list of allowed hosts; use bubblewrap "
+                "or another network mode"
+            )
         hidden = {*masked_paths(self._policy), *_UNREADABLE}
         writable = [self._policy.workspace, *self._policy.writable, self._scratch]
         shown = shown_paths(self._policy)

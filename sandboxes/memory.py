@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from dsv4agent.sandboxes.errors import ProgramsUnsupported
+from dsv4agent.sandboxes.gate import Gate
 from dsv4agent.sandboxes.protocol import (
     Completed,
     Enforcement,
@@ -54,6 +55,7 @@ class MemorySandbox:
         self.files: dict[str, bytes] = {} if files is None else files
         self.modes: dict[str, int] = {}
         self._policy = policy or Policy(workspace)
+        self._gate = Gate(self._policy.network)
         self._folders = {"/", self._policy.workspace, *folders}
         self._clock = 0
         self._times: dict[str, int] = {}
@@ -67,6 +69,11 @@ class MemorySandbox:
     def report(self) -> EnforcementReport:
         """Nothing outside the dictionary can be reached."""
         return _REPORT
+
+    @property
+    def gate(self) -> Gate:
+        """The way out under the policy, for requests of the runtime."""
+        return self._gate
 
     async def run(
         self,

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from dsv4agent.sandboxes.gate import Gate
 
 
 class Enforcement(StrEnum):
@@ -53,6 +56,8 @@ class Network:
             in this process, which is the only way out), or `on` (everything this machine reaches).
         hosts: For `allow_list`: `example.org` (that host), `*.example.org` (every host below it),
             `example.org:8443` (another port than 80 and 443). Names are compared in lower case, as A-labels.
+            `127.0.0.1:8000`, `[::1]:8000` and `localhost:8000` name addresses that are refused otherwise,
+            with mode `on` as well.
     """
 
     mode: NetworkMode = NetworkMode.OFF
@@ -188,6 +193,11 @@ class Sandbox(Protocol):
     @property
     def report(self) -> EnforcementReport:
         """What is enforced, read from the running sandbox and not from wishes."""
+        ...
+
+    @property
+    def gate(self) -> Gate:
+        """The way out for the runtime's own requests, under the same network policy."""
         ...
 
     async def run(

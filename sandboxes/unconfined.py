@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.enforcement import Facts
 from dsv4agent.sandboxes.landlock import launcher_command
-from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport
+from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport, NetworkMode
 
 
 class UnconfinedSandbox(CagedSandbox):
@@ -35,6 +35,9 @@ class UnconfinedSandbox(CagedSandbox):
         return [], []
 
     def _assess(self, facts: Facts) -> EnforcementReport:
+        notes = ["nothing is confined, as asked for by name"]
+        if self._policy.network.mode is NetworkMode.ALLOW_LIST:
+            notes.append("network: the list of hosts binds the runtime's own requests only")
         return EnforcementReport(
             self.provider,
             {
@@ -45,7 +48,7 @@ class UnconfinedSandbox(CagedSandbox):
                 "system_calls": Enforcement.NONE,
                 "processes": Enforcement.NONE,
             },
-            ("nothing is confined, as asked for by name",),
+            tuple(notes),
         )
 
     def _home_and_temporary(self) -> tuple[str, str]:
