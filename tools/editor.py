@@ -143,7 +143,10 @@ class _Call:
         if shown is whole:
             return whole
         end = first + shown.count("\n")
-        return f"{shown}\n[... lines {end + 1}-{last} of {len(lines)} not shown; use view_range]"
+        if whole[len(shown)] == "\n":
+            return f"{shown}\n[... lines {end + 1}-{last} of {len(lines)} not shown; use view_range]"
+        rest = f", lines {end + 1}-{last} of {len(lines)} are not shown" if end < last else ""
+        return f"{shown}\n[... line {end} is cut{rest}; use bash with cut -c]"
 
     async def _view_folder(self) -> str:
         if self.args.get("view_range") is not None:
@@ -160,7 +163,7 @@ class _Call:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise os_refusal(error, self.shown) from None
+            raise self._write_refusal(error) from None
         except Refusal as refusal:
             raise Refusal(
                 refusal.code, f"{self.shown} exists and is not a text file; remove it first"
@@ -224,7 +227,10 @@ class _Call:
         first = line_number(after, start)
         last = line_number(after, end - 1 if end > start and after[end - 1] == "\n" else end)
         region = numbered(lines, max(first - CONTEXT_LINES, 1), min(last + CONTEXT_LINES, len(lines)))
-        shown = cut_start(self.ctx, "\n".join(region))
+        whole = "\n".join(region)
+        shown = cut_start(self.ctx, whole)
+        if shown is not whole:
+            shown += "\n[... cut; view the file for the rest]"
         return self._with_warning(f"{done}\n{shown}" if shown else done, before, after)
 
     def _with_warning(self, text: str, before: str | None, after: str) -> str:
@@ -271,7 +277,7 @@ class _Call:
         try:
             return await self._read()
         except OSError as error:
-            raise os_refusal(error, self.shown) from None
+            raise self._write_refusal(error) from None
 
     async def _read(self) -> str:
         return await read_text(self.ctx.sandbox, self.path, self.shown)
@@ -280,8 +286,11 @@ class _Call:
         try:
             await self.ctx.sandbox.write_bytes(self.path, encode_text(text))
         except OSError as error:
-            raise write_refusal(error, self.shown, self.path, self.ctx.sandbox.policy) from None
+            raise self._write_refusal(error) from None
         self._remember(text)
+
+    def _write_refusal(self, error: OSError) -> Refusal:
+        return write_refusal(error, self.shown, self.path, self.ctx.sandbox.policy)
 
     def _remember(self, text: str) -> None:
         self.seen[self.path] = hash(text)

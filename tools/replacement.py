@@ -15,6 +15,7 @@ _CANDIDATES = 8
 
 _COMPARED = 4000
 """Characters from which on a region is too long to compare: the cost grows with the square."""
+_SEARCHED = 1_000_000
 _COUNTED = 100
 """Places of an ambiguous text that are counted."""
 
@@ -68,9 +69,10 @@ def find_replacement(text: str, old: str, new: str) -> Replacement | Ambiguity |
 def nearest_region(text: str, old: str) -> tuple[int, int] | None:
     """Return first and last line (1-based) of the region most like `old`, if alike enough.
 
-    Texts and regions of more than some thousand characters are not compared.
+    Regions of more than some thousand characters are not compared, and files of more than a million not at
+    all: the search would take longer than a look at the file.
     """
-    if len(old) > _COMPARED:
+    if len(old) > _COMPARED or len(text) > _SEARCHED:
         return None
     lines = text.split("\n")
     size = min(len(old.rstrip("\n").split("\n")), len(lines))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from dsv4agent.tools.base import ToolContext
+from dsv4agent.tools.file_view import displayed_name
 from dsv4agent.tools.refusal import Refusal, os_refusal, require_path, require_text
 
 DEFAULT_TIMEOUT = 30.0
@@ -24,7 +24,6 @@ for name, source in sources:
 json.dump(module.answer(json.load(sys.stdin.buffer)), sys.stdout)
 """
 _MODULES = ("globbing", "gitignore", "search_program")
-_CONTROL = re.compile("[\\x00-\\x1f\\x7f\u2028\u2029\\ud800-\\udfff]")
 
 
 async def search(ctx: ToolContext, shown: str, request: dict[str, Any], *, timeout: float) -> dict[str, Any]:
@@ -67,12 +66,7 @@ async def search(ctx: ToolContext, shown: str, request: dict[str, Any], *, timeo
 
 def shown_path(ctx: ToolContext, path: str) -> str:
     """Return an absolute path as the model sees it: below the workspace relative, in one line."""
-    path = path.removeprefix(posixpath.join(ctx.sandbox.policy.workspace, ""))
-    return _CONTROL.sub(lambda match: _visible(match[0]), path)
-
-
-def _visible(character: str) -> str:
-    return "\ufffd" if character >= "\ud800" else character.encode("unicode_escape").decode()
+    return displayed_name(path.removeprefix(posixpath.join(ctx.sandbox.policy.workspace, "")))
 
 
 def _sources() -> list[tuple[str, str]]:

@@ -44,7 +44,8 @@ def text_of(data: bytes, shown: str) -> str:
     Raises:
         Refusal: `binary_file`.
     """
-    if b"\0" in data:
+    # A mark of UTF-16 counts like a NUL: some scripts have none in it.
+    if b"\0" in data or data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise Refusal(
             "binary_file", f"{shown} is {binary_kind(data)} of {len(data)} bytes; inspect it with bash"
         )
