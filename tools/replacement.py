@@ -12,10 +12,10 @@ NEAREST_RATIO = 0.6
 """Least similarity (difflib ratio) of a region worth showing."""
 _CANDIDATES = 8
 """Regions compared character by character; chosen by shared words, which is cheap."""
-
 _COMPARED = 4000
 """Characters from which on a region is too long to compare: the cost grows with the square."""
 _SEARCHED = 1_000_000
+"""Characters from which on a file is not searched for a near miss."""
 _COUNTED = 100
 """Places of an ambiguous text that are counted."""
 
