@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dsv4agent.tools.globbing import translate
+from dsv4agent.tools.globbing import PatternError, translate
 
 _REPOSITORIES = frozenset({".git", ".hg", ".svn", ".jj"})
 _MOST_BYTES = 1 << 20
@@ -122,7 +122,6 @@ def _rule(line: str) -> _Rule | None:
     whole_path = "/" in pattern
     try:
         expression = translate(pattern.removeprefix("/"), braces=False)
-        compiled = re.compile(expression, re.DOTALL)
-    except (ValueError, re.error):
+    except PatternError:
         return None  # git matches nothing with it either.
-    return _Rule(compiled, whole_path, folders_only, excludes) if pattern else None
+    return _Rule(re.compile(expression, re.DOTALL), whole_path, folders_only, excludes) if pattern else None

@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 
 
+class PatternError(Exception):
+    """A pattern, glob or regular expression, that cannot be understood; the text says why."""
+
+
 def path_filter(pattern: str) -> re.Pattern[str]:
     r"""Return the expression that matches the relative paths that a glob means, with `fullmatch`.
 
@@ -15,7 +19,7 @@ def path_filter(pattern: str) -> re.Pattern[str]:
     character, `{a,b}` either. A pattern without `/` is about the last part of a path, at any depth.
 
     Raises:
-        ValueError: The pattern has an open bracket or brace.
+        PatternError: The pattern has an open bracket or brace.
     """
     expression = translate(pattern.removeprefix("./").removeprefix("/"), braces=True)
     return re.compile(expression if "/" in pattern else f"(?:.*/)?(?:{expression})", re.DOTALL)
@@ -25,7 +29,7 @@ def translate(pattern: str, *, braces: bool) -> str:
     """Return a glob as a regular expression, for `fullmatch` with DOTALL.
 
     Raises:
-        ValueError: As for `path_filter`.
+        PatternError: As for `path_filter`.
     """
     pieces: list[str] = []
     depth = position = 0
@@ -56,7 +60,7 @@ def translate(pattern: str, *, braces: bool) -> str:
             piece = re.escape(character)
         pieces.append(piece)
     if depth:
-        raise ValueError("a brace is not closed")
+        raise PatternError("a brace is not closed")
     return "".join(pieces)
 
 
@@ -82,7 +86,7 @@ def _bracket(pattern: str, position: int) -> tuple[str, int]:
     while position < len(pattern) and pattern[position] != "]":
         position += 2 if pattern[position] == "\\" else 1
     if position >= len(pattern):
-        raise ValueError("a bracket is not closed")
+        raise PatternError("a bracket is not closed")
     body = pattern[start:position]
     negated = body[0] in "!^"
     items: list[str] = []

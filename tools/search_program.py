@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsv4agent.tools.gitignore import files_below
-from dsv4agent.tools.globbing import path_filter
+from dsv4agent.tools.globbing import PatternError, path_filter
 
 LINE_CHARACTERS = 300
 _COUNTED = 10_000
@@ -52,34 +52,33 @@ class FileLines:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return what a request asks for, or `{"errno": ..., "message": ...}`, or `{"invalid": ...}`."""
+    root: str = request["root"]
+    if ".." in root.split("/"):
+        root = os.path.realpath(root)
     try:
-        files = _files(request["root"], request["top"], request["glob"])
+        mode = os.stat(root).st_mode
+    except OSError as error:
+        return {"errno": error.errno, "message": error.strerror}
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        return {"errno": errno.EINVAL, "message": "not a regular file"}
+    try:
+        files = _files(root, request["top"], request["glob"], is_folder=stat.S_ISDIR(mode))
         if request["kind"] == "glob":
             return _newest(files, request["limit"])
         return _Grep(request).run(files)
-    except OSError as error:
-        return {"errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
-    except ValueError as error:
+    except PatternError as error:
         return {"invalid": str(error)}
 
 
-def _files(root: str, top: str, glob: str | None) -> Iterator[str]:
+def _files(root: str, top: str, glob: str | None, *, is_folder: bool) -> Iterator[str]:
     """Return the files that a search is about.
 
     Raises:
-        OSError: The root is missing, or is neither a folder nor a regular file.
-        ValueError: The glob cannot be understood.
+        PatternError: The glob cannot be understood.
     """
-    mode = os.stat(root).st_mode
     wanted = None if glob is None else path_filter(glob)
-    if stat.S_ISDIR(mode):
-        skip = len(os.path.join(root, ""))
-        files = files_below(root, top)
-    elif stat.S_ISREG(mode):
-        skip = len(os.path.join(os.path.dirname(root), ""))
-        files = iter((root,))
-    else:
-        raise OSError(errno.EINVAL, "not a regular file", root)
+    files = files_below(root, top) if is_folder else iter((root,))
+    skip = len(os.path.join(root if is_folder else os.path.dirname(root), ""))
     return files if wanted is None else (path for path in files if wanted.fullmatch(path[skip:]))
 
 
@@ -115,10 +114,10 @@ class _Grep:
         """Return the files found up to the limit, and the totals, which end 10,000 past the limit.
 
         Raises:
-            ValueError: The pattern is no regular expression.
+            PatternError: The pattern is no regular expression.
         """
-        ripgrep = shutil.which("rg")
-        found = self._with_ripgrep(ripgrep, files) if ripgrep else self._with_python(files)
+        command = self._ripgrep_command()
+        found = self._with_ripgrep(command, files) if command else self._with_python(files)
         shown: list[dict[str, Any]] = []
         matches = total = 0
         complete = True
@@ -132,20 +131,28 @@ class _Grep:
             if (matches if self._lines_wanted else total) > self._limit + _COUNTED:
                 complete = False
                 break
-        engine = "ripgrep" if ripgrep else "python"
+        engine = "ripgrep" if command else "python"
         return {"files": shown, "matches": matches, "total": total, "complete": complete, "engine": engine}
 
-    def _with_ripgrep(self, ripgrep: str, files: Iterable[str]) -> Iterator[FileLines]:
+    def _ripgrep_command(self) -> list[str] | None:
+        """Return ripgrep's command line without files, tried out on nothing; None if it does not run here.
+
+        Raises:
+            PatternError: It does not take the pattern.
+        """
+        program = shutil.which("rg")
+        if program is None:
+            return None
         case = "--ignore-case" if self._ignore_case else "--case-sensitive"
-        command = [ripgrep, *_RIPGREP, case, f"--regexp={self._pattern}", f"--context={self._context}"]
+        command = [program, *_RIPGREP, case, f"--regexp={self._pattern}", f"--context={self._context}"]
         if self._first_only:
             command.append("--max-count=1")
         trial = subprocess.run([*command, "--quiet", "-"], stdin=subprocess.DEVNULL, capture_output=True)
         if trial.returncode == 2:
-            raise ValueError(_explained(trial.stderr.decode("utf-8", "replace")))
-        return self._batches(command, files)
+            raise PatternError(_explained(trial.stderr.decode("utf-8", "replace")))
+        return command if trial.returncode in {0, 1} else None
 
-    def _batches(self, command: list[str], files: Iterable[str]) -> Iterator[FileLines]:
+    def _with_ripgrep(self, command: list[str], files: Iterable[str]) -> Iterator[FileLines]:
         for batch in _batched(files):
             process = subprocess.Popen(
                 [*command, "--", *batch],
@@ -186,7 +193,7 @@ class _Grep:
             pattern = re.compile(self._pattern, re.IGNORECASE if self._ignore_case else 0)
         except re.error as error:
             where = "" if error.pos is None else f" at character {error.pos + 1}"
-            raise ValueError(f"{error.msg}{where}") from None
+            raise PatternError(f"{error.msg}{where}") from None
         return self._matching(pattern, files)
 
     def _matching(self, pattern: re.Pattern[str], files: Iterable[str]) -> Iterator[FileLines]:

@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dsv4agent.tools.globbing import path_filter
+from dsv4agent.tools.globbing import PatternError, path_filter
 
 
 @pytest.mark.parametrize(
@@ -44,5 +46,21 @@ def test_path_filter(pattern: str, matching: list[str], others: list[str]) -> No
     ("pattern", "reason"), [("[a", "a bracket is not closed"), ("{a,b", "a brace is not closed")]
 )
 def test_open_ends_are_refused(pattern: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(PatternError, match=reason):
         path_filter(pattern)
+
+
+@given(st.text(alphabet="ab/*?[]!^-\\{},.é\n", max_size=12), st.text(alphabet="ab/]-,.\n", max_size=8))
+def test_any_pattern_is_understood_or_refused(pattern: str, path: str) -> None:
+    try:
+        wanted = path_filter(pattern)
+    except PatternError:
+        return
+    wanted.fullmatch(path)
+
+
+@given(
+    st.text(alphabet="ab/*?[]!-\\{},é", min_size=1, max_size=8).filter(lambda path: path.strip("/.") == path)
+)
+def test_an_escaped_path_means_itself(path: str) -> None:
+    assert path_filter("".join(f"\\{character}" for character in path)).fullmatch(path)

@@ -61,7 +61,7 @@ async def grep(desk: RealDesk, pattern: str, budget: int = 4000, **arguments: An
         ("import", {"glob": "/*.py"}, "a.py:1:import os"),
         ("import", {"path": "d"}, "d/b.py:1:import sys\nd/c.txt:1:import nothing"),
         ("import", {"path": "d/c.txt"}, "d/c.txt:1:import nothing"),
-        ("import", {"path": "d/../d/c.txt"}, "d/../d/c.txt:1:import nothing"),
+        ("import", {"path": "d/../d/c.txt"}, "d/c.txt:1:import nothing"),
         ("import", {"path": "d", "glob": "c*"}, "d/c.txt:1:import nothing"),
         ("import", {"path": "build"}, "build/x.py:1:import built"),
         ("import", {"path": "build/x.py"}, "build/x.py:1:import built"),
