@@ -231,8 +231,8 @@ class _Parser:
         """Take the lines up to the next marker; one without any character is a blank line of context."""
         lines: list[tuple[str, str]] = []
         while (line := self.source.peek()) is not None:
-            if line == "\r":
-                line = ""
+            # The file's own line endings are kept, so that the patch's do not count.
+            line = line.removesuffix("\r")
             if _is_header(line) or line.startswith("***"):
                 break
             if line and line[0] not in " -+":
@@ -240,8 +240,7 @@ class _Parser:
                     self.source.number, "each line of a change begins with a blank, - or +, or is a @@ header"
                 )
             self.source.take()
-            # The file's own line endings are kept, so that the patch's do not count.
-            lines.append((line[:1], line[1:].removesuffix("\r")))
+            lines.append((line[:1], line[1:]))
         if line is not None and line.startswith("***"):
             known = self._ends_section(line) or line.rstrip() == _END_OF_FILE
             if not known:

@@ -131,8 +131,7 @@ class _Grep:
             if (matches if self._lines_wanted else total) > self._limit + _COUNTED:
                 complete = False
                 break
-        engine = "ripgrep" if command else "python"
-        return {"files": shown, "matches": matches, "total": total, "complete": complete, "engine": engine}
+        return {"files": shown, "matches": matches, "total": total, "complete": complete}
 
     def _ripgrep_command(self) -> list[str] | None:
         """Return ripgrep's command line without files, tried out on nothing; None if it does not run here.

@@ -126,6 +126,15 @@ async def test_a_bad_pattern_is_marked(desk: RealDesk) -> None:
     assert (await grep(desk, "a[z-b]")).code == "invalid_arguments"
 
 
+async def test_each_engine_takes_its_own_expressions(desk: RealDesk) -> None:
+    desk.fill({"a": "xy\n"})
+    result = await grep(desk, "x(?=y)")
+    if desk.sandbox.policy.env is None:
+        assert result.text.startswith("invalid_arguments: look-around, ")
+    else:
+        assert result.text == "a:1:xy"
+
+
 async def test_a_pattern_is_never_an_option(desk: RealDesk) -> None:
     desk.fill({"-e": "--files\n", "--pre=touch x": "--pre=touch x\n", "a": "-v\n"})
     assert (await grep(desk, "--files")).text == "-e:1:--files"
