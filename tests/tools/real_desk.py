@@ -71,7 +71,8 @@ class RealDesk:
 @asynccontextmanager
 async def open_desk(root: Path, policy: Callable[[str], Policy] = Policy) -> AsyncGenerator[RealDesk]:
     """Open the first provider that works; skip the test where none does."""
-    (root / "workspace").mkdir()
+    for folder in ("workspace", "outside"):
+        (root / folder).mkdir()
     reasons: list[str] = []
     for provider in PROVIDERS:
         try:
