@@ -146,10 +146,12 @@ class _Grep:
         command = [program, *_RIPGREP, case, f"--regexp={self._pattern}", f"--context={self._context}"]
         if self._first_only:
             command.append("--max-count=1")
-        trial = subprocess.run([*command, "--quiet", "-"], stdin=subprocess.DEVNULL, capture_output=True)
-        if trial.returncode == 2:
+        trial = _tried(command)
+        if trial.returncode in {0, 1}:
+            return command
+        if _tried([program, *_RIPGREP, "--regexp=x"]).returncode == 1:
             raise PatternError(_explained(trial.stderr.decode("utf-8", "replace")))
-        return command if trial.returncode in {0, 1} else None
+        return None
 
     def _with_ripgrep(self, command: list[str], files: Iterable[str]) -> Iterator[FileLines]:
         for batch in _batched(files):
@@ -243,6 +245,11 @@ class _Grep:
 
     def _keeps(self, file: FileLines) -> bool:
         return self._lines_wanted and len(file.lines) <= self._limit * (2 * self._context + 1)
+
+
+def _tried(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run ripgrep on nothing: it ends with 1 unless something is wrong."""
+    return subprocess.run([*command, "--quiet", "-"], stdin=subprocess.DEVNULL, capture_output=True)
 
 
 def _first_matches(lines: list[Line], room: int, context: int) -> Iterator[Line]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from dsv4agent.sandboxes import Policy
 from dsv4agent.tools import Status, ToolResult
 from dsv4agent.tools.grep import GrepTool
 from tests.tools.editor_desk import count_words
-from tests.tools.real_desk import RealDesk, fifo, folder, link, open_desk
+from tests.tools.real_desk import RealDesk, fifo, folder, link, open_desk, with_mode
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +223,13 @@ async def test_a_search_that_takes_too_long_is_ended(desk: RealDesk) -> None:
     result = await desk.call(GrepTool(timeout=0.0), pattern="x")
     assert (result.status, result.code) == (Status.TIMEOUT, "timeout")
     assert result.text == "timeout: the search took longer than 0 s; narrow the path, glob or pattern"
+
+
+async def test_a_ripgrep_that_does_not_run_is_passed_over(tmp_path: Path) -> None:
+    path = f"{tmp_path}/workspace/bin:{os.defpath}"
+    async with open_desk(tmp_path, lambda workspace: Policy(workspace, env={"PATH": path})) as desk:
+        desk.fill({"bin/rg": with_mode(0o755, "#!/bin/sh\necho broken >&2\nexit 2\n"), "a": "xy\n"})
+        assert (await grep(desk, "x(?=y)", path="a")).text == "a:1:xy"
 
 
 async def test_parallel_searches(desk: RealDesk) -> None:
