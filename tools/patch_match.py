@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from dsv4agent.tools.patch_format import Chunk
 from dsv4agent.tools.replacement import line_ending
@@ -118,7 +120,7 @@ class _File:
     lines: list[str]
     endings: list[str]
     usual: str
-    _views: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    _views: dict[int, tuple[str, list[int]]] = field(default_factory=dict[int, tuple[str, list[int]]])
 
     @classmethod
     def of(cls, text: str) -> _File:
@@ -134,15 +136,13 @@ class _File:
 
     def find(self, wanted: list[str], start: int, *, at_end: bool = False) -> tuple[int, int] | None:
         """Return the first place from `start` on where lines match, and the number of the rule."""
-        size = len(wanted)
         if at_end:
-            start = max(start, len(self.lines) - size)
-        for rule, (_, view) in enumerate(_RULES):
-            lines = self._view(rule)
-            needle = [view(line) for line in wanted]
-            for place in range(start, len(lines) - size + 1):
-                if lines[place] == needle[0] and lines[place : place + size] == needle:
-                    return place, rule
+            start = max(start, len(self.lines) - len(wanted))
+        for rule, (_, seen) in enumerate(_RULES):
+            text, offsets = self._view(rule)
+            offset = text.find(_joined(map(seen, wanted)), offsets[start])
+            if offset >= 0:
+                return bisect_left(offsets, offset), rule
         return None
 
     def mismatch(self, chunk: int, wanted: list[str], after: int, *, header: bool) -> Mismatch:
@@ -188,7 +188,14 @@ class _File:
         around = (self.endings[index] for index in (place - 1, place) if 0 <= index < len(self.endings))
         return next((ending for ending in around if ending), self.usual)
 
-    def _view(self, rule: int) -> list[str]:
+    def _view(self, rule: int) -> tuple[str, list[int]]:
+        """Return the lines as a rule sees them, as one text that is fast to search, and their offsets in it."""
         if rule not in self._views:
-            self._views[rule] = [_RULES[rule][1](line) for line in self.lines]
+            lines = [_RULES[rule][1](line) for line in self.lines]
+            offsets = list(accumulate((len(line) + 1 for line in lines), initial=0))
+            self._views[rule] = _joined(lines), offsets
         return self._views[rule]
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "".join(f"\n{line}" for line in lines) + "\n"

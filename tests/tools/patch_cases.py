@@ -275,4 +275,25 @@ CHANGES = [
         {},
         "not_found: change 1 of a",
     ),
+    case(
+        "a blank line in an empty file",
+        "*** Update File: a\n@@\n \n+x",
+        {"a": ""},
+        {},
+        "not_found: change 1 of a",
+    ),
+    case(
+        "many lines that nearly match",
+        "*** Update File: a\n@@\n" + " x\n" * 5000 + "-y\n+z",
+        {"a": "x\n" * 300_000},
+        {},
+        "not_found: change 1 of a",
+    ),
+    case(
+        "a change far down",
+        "*** Update File: a\n@@\n" + " x\n" * 5000 + "-y\n+z",
+        {"a": "x\n" * 300_000 + "y\n"},
+        {"a": "x\n" * 300_000 + "z\n"},
+        "M a (+1 -1)",
+    ),
 ]
