@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from dsv4agent.backends.checkpoint import Checkpoint
 from dsv4agent.context import system_message, tool_functions
 from dsv4agent.encoding import Tokenizer, encode_messages, encode_tokens
+from dsv4agent.encoding.grammar import ToolCallGrammar
 from dsv4agent.tools import Tool
 from dsv4agent.tools.apply_patch import ApplyPatchTool
 from dsv4agent.tools.glob import GlobTool
@@ -43,3 +45,12 @@ def test_the_page_states_the_cost_and_the_declaration(tool: Tool) -> None:
     assert stated == {"official V4": cost(v4_tokenizer(), tool), "bundled mini": cost(mini, tool)}
     blocks = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert [json.loads(block) for block in blocks] == [json.loads(declaration(tool))]
+
+
+def test_declarations_are_closed_short_and_compile_to_a_grammar() -> None:
+    for tool in TOOLS:
+        Draft202012Validator.check_schema(tool.parameters)
+        assert tool.parameters["additionalProperties"] is False
+        for text in (tool.description, *(p["description"] for p in tool.parameters["properties"].values())):
+            assert text.endswith(".") and len(text) <= 110
+    ToolCallGrammar(tool_functions(TOOLS), Tokenizer.from_checkpoint(Checkpoint.find("mini").path))

@@ -189,7 +189,7 @@ class _File:
         return next((ending for ending in around if ending), self.usual)
 
     def _view(self, rule: int) -> tuple[str, list[int]]:
-        """Return the lines as a rule sees them, as one text that is fast to search, and their offsets in it."""
+        """Return the lines as a rule sees them, in one text that is fast to search, and their offsets."""
         if rule not in self._views:
             lines = [_RULES[rule][1](line) for line in self.lines]
             offsets = list(accumulate((len(line) + 1 for line in lines), initial=0))
