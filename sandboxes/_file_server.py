@@ -43,6 +43,14 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[Any, bytes]:
     if operation == "write":
         _write(path, data, request["mode"])
         return None, b""
+    if operation == "remove":
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            # The server that was asked first may have done it before it died.
+            if not request.get("repeated"):
+                raise
+        return None, b""
     if operation == "list":
         with os.scandir(path) as entries:
             found = [(entry.name, _described(entry.stat(follow_symlinks=False))) for entry in entries]

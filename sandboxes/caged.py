@@ -231,6 +231,10 @@ class CagedSandbox(ABC):
         """Replace a file whole; a file that exists keeps its mode unless `mode` is given."""
         await self._file_client().write_bytes(path, data, mode)
 
+    async def remove(self, path: str) -> None:
+        """Remove a file, or a link itself."""
+        await self._file_client().remove(path)
+
     async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:
         """Return sorted names with what they are."""
         return await self._file_client().list_dir(path)

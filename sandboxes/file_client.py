@@ -50,6 +50,10 @@ class FileClient:
         """Replace a file whole."""
         await self._ask({"operation": "write", "path": path, "mode": mode}, data)
 
+    async def remove(self, path: str) -> None:
+        """Remove a file, or a link itself."""
+        await self._ask({"operation": "remove", "path": path})
+
     async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:
         """Return sorted names with what they are."""
         reply, _ = await self._ask({"operation": "list", "path": path})
@@ -67,24 +71,22 @@ class FileClient:
             server.close()
 
     async def _ask(self, request: dict[str, Any], data: bytes = b"") -> tuple[Any, bytes]:
-        """Send a request, twice if the server died: every operation may be repeated.
+        """Send a request, twice if the server died: every operation may be repeated, if it says so.
 
         Raises:
             OSError: As the kernel answered inside the cage.
             SandboxCrashed: The server cannot be kept alive.
         """
-        text = json.dumps(request).encode()
-        message = struct.pack(">II", len(text), len(data)) + text + data
         answer: tuple[Any, bytes] | None = None
         # Half an exchange would leave the server out of step, and an exchange is short: a cancellation
         # waits for it.
         with anyio.CancelScope(shield=True):
             async with self._lock:
                 try:
-                    answer = await self._exchange(message)
+                    answer = await self._exchange(_message(request, data))
                 except (OSError, EOFError):
                     await self._bury()
-                    answer = await self._last_try(message)
+                    answer = await self._last_try(_message({**request, "repeated": True}, data))
         assert answer is not None, "a shielded scope is not left early"
         reply = answer[0]
         failure = cast("dict[str, Any]", reply) if isinstance(reply, dict) else {}
@@ -131,3 +133,8 @@ class FileClient:
                 said += data
         server.close()
         return said.decode("utf-8", "replace").strip()
+
+
+def _message(request: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(request).encode()
+    return struct.pack(">II", len(text), len(data)) + text + data

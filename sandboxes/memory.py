@@ -120,14 +120,25 @@ class MemorySandbox:
         resolved = self._resolve(path, parents_may_miss=True)
         if self._is_folder(resolved):
             raise _error(errno.EISDIR, path)
-        roots = (self._policy.workspace, *self._policy.writable)
-        if not any(resolved.startswith(posixpath.join(root, "")) for root in roots):
-            raise _error(errno.EROFS, path)
+        self._require_writable(resolved, path)
         self.files[resolved] = data
         if mode is not None:
             self.modes[resolved] = mode
         self._clock += 1
         self._times[resolved] = self._clock
+
+    async def remove(self, path: str) -> None:
+        """Remove a file; the folders above it stay."""
+        resolved = self._resolve(path)
+        if self._is_folder(resolved):
+            raise _error(errno.EISDIR, path)
+        if resolved not in self.files:
+            raise _error(errno.ENOENT, path)
+        self._require_writable(resolved, path)
+        self._folders.add(posixpath.dirname(resolved))
+        del self.files[resolved]
+        self.modes.pop(resolved, None)
+        self._times.pop(resolved, None)
 
     async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:
         """Return the sorted names in a folder with what they are."""
@@ -162,6 +173,11 @@ class MemorySandbox:
         if self._is_folder(path):
             return FileStat("dir", 0, 0o755, 0)
         raise _error(errno.ENOENT, path)
+
+    def _require_writable(self, resolved: str, path: str) -> None:
+        roots = (self._policy.workspace, *self._policy.writable)
+        if not any(resolved.startswith(posixpath.join(root, "")) for root in roots):
+            raise _error(errno.EROFS, path)
 
     def _is_folder(self, path: str) -> bool:
         if path in self._folders:

@@ -245,6 +245,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def remove(self, path: str) -> None:
+        """Remove a file, or a link itself; folders above it stay. Raises `OSError` (EISDIR for a folder)."""
+        ...
+
     async def list_dir(self, path: str) -> list[tuple[str, FileStat]]:
         """Names with what they are (links are not followed), sorted by name. Raises `OSError`."""
         ...

@@ -105,6 +105,13 @@ async def _file_writes_stay_inside(scene: Scene) -> str:
             return f"write_bytes({path!r}) raised nothing"
         if changed := _changed(scene):
             return f"write_bytes({path!r}) changed {changed}"
+    for path in (f"{scene.outside}/file", f"{scene.workspace}/file-way/file"):
+        try:
+            await scene.sandbox.remove(path)
+        except OSError:
+            pass
+        if changed := _changed(scene):
+            return f"remove({path!r}) changed {changed}"
     return ""
 
 

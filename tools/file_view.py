@@ -11,6 +11,7 @@ from dsv4agent.tools.output import fits, keep_start
 FOLDER_LEVELS = 2
 _CLOSED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 _UNDECODED = re.compile("[\ud800-\udfff]")
+_UNSHOWN = re.compile("[\\x00-\\x1f\\x7f\u2028\u2029\\ud800-\\udfff]")
 
 _MAGIC = (
     (b"\x7fELF", "an ELF binary"),
@@ -45,6 +46,11 @@ def displayed_lines(text: str) -> list[str]:
     if "\r" in text:
         lines = [line.removesuffix("\r") for line in lines]
     return lines
+
+
+def displayed_name(name: str) -> str:
+    r"""Return a file's name in one line: `\n` and the like as escapes, undecodable bytes as U+FFFD."""
+    return _UNSHOWN.sub(lambda match: _visible(match[0]), name)
 
 
 def numbered(lines: list[str], first: int, last: int) -> list[str]:
@@ -82,19 +88,23 @@ async def list_folder(ctx: ToolContext, path: str) -> str:
     return f"{shown}\n[... {len(names) - count} of {len(names)} entries not shown; view a folder below]"
 
 
+def _visible(character: str) -> str:
+    return "\ufffd" if character >= "\ud800" else character.encode("unicode_escape").decode()
+
+
 async def _names(ctx: ToolContext, path: str, prefix: str, levels: int) -> list[str]:
     names: list[str] = []
     for name, stat in await ctx.sandbox.list_dir(path):
         if name.startswith("."):
             continue
-        name = _UNDECODED.sub("\ufffd", name) if not name.isascii() else name
+        shown = displayed_name(name)
         if stat.kind != "dir":
-            names.append(prefix + name)
+            names.append(prefix + shown)
             continue
-        names.append(f"{prefix}{name}/")
+        names.append(f"{prefix}{shown}/")
         if levels > 1 and name not in _CLOSED_FOLDERS:
             try:
-                names += await _names(ctx, posixpath.join(path, name), f"{prefix}{name}/", levels - 1)
+                names += await _names(ctx, posixpath.join(path, name), f"{prefix}{shown}/", levels - 1)
             except OSError:
                 pass  # A folder that cannot be read still shows its name.
     return names

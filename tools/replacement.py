@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import heapq
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -10,6 +12,12 @@ NEAREST_RATIO = 0.6
 """Least similarity (difflib ratio) of a region worth showing."""
 _CANDIDATES = 8
 """Regions compared character by character; chosen by shared words, which is cheap."""
+_COMPARED = 4000
+"""Characters from which on a region is too long to compare: the cost grows with the square."""
+_SEARCHED = 1_000_000
+"""Characters from which on a file is not searched for a near miss."""
+_COUNTED = 100
+"""Places of an ambiguous text that are counted."""
 
 LOOSE_BLANKS = "matched ignoring trailing blanks and line endings"
 LOOSE_INDENT = "matched at another indentation, re-indented"
@@ -30,9 +38,15 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """The text occurs at several places: 1-based numbers of the lines where it starts."""
+    """The text occurs at several places.
+
+    Attributes:
+        lines: 1-based numbers of the lines where it starts, of the first 100 places.
+        more: Whether there are further places.
+    """
 
     lines: tuple[int, ...]
+    more: bool = False
 
 
 def find_replacement(text: str, old: str, new: str) -> Replacement | Ambiguity | None:
@@ -46,14 +60,20 @@ def find_replacement(text: str, old: str, new: str) -> Replacement | Ambiguity |
     if len(starts) == 1:
         return Replacement(starts[0], starts[0] + len(old), with_line_ending(new, line_ending(text)))
     if starts:
-        return Ambiguity(tuple(line_number(text, start) for start in starts))
+        return _ambiguity(text, starts)
     if not old.strip():
         return None
     return _ignoring_blanks(text, old, new) or _at_another_indentation(text, old, new)
 
 
 def nearest_region(text: str, old: str) -> tuple[int, int] | None:
-    """Return first and last line (1-based) of the region most like `old`, if alike enough."""
+    """Return first and last line (1-based) of the region most like `old`, if alike enough.
+
+    Regions of more than some thousand characters are not compared, and files of more than a million not at
+    all: the search would take longer than a look at the file.
+    """
+    if len(old) > _COMPARED or len(text) > _SEARCHED:
+        return None
     lines = text.split("\n")
     size = min(len(old.rstrip("\n").split("\n")), len(lines))
     words = set(re.findall(r"\w+", old))
@@ -66,8 +86,11 @@ def nearest_region(text: str, old: str) -> tuple[int, int] | None:
     matcher = difflib.SequenceMatcher(autojunk=False)
     matcher.set_seq2(old.strip())
     best, best_start = NEAREST_RATIO, -1
-    for _, start in sorted(ranked)[:_CANDIDATES]:
-        matcher.set_seq1("\n".join(lines[start : start + size]).strip())
+    for _, start in heapq.nsmallest(_CANDIDATES, ranked):
+        region = "\n".join(lines[start : start + size]).strip()
+        if len(region) > 2 * _COMPARED:
+            continue
+        matcher.set_seq1(region)
         if matcher.real_quick_ratio() >= best and matcher.quick_ratio() >= best:
             ratio = matcher.ratio()
             if ratio > best or (ratio == best and best_start < 0):
@@ -91,11 +114,21 @@ def with_line_ending(text: str, ending: str) -> str:
     return text.replace("\r\n", "\n").replace("\n", ending) if ending == "\r\n" else text
 
 
+def _ambiguity(text: str, starts: list[int]) -> Ambiguity:
+    lines: list[int] = []
+    line, counted = 1, 0
+    for start in starts[:_COUNTED]:
+        line += text.count("\n", counted, start)
+        counted = start
+        lines.append(line)
+    return Ambiguity(tuple(lines), len(starts) > _COUNTED)
+
+
 def _occurrences(text: str, old: str) -> list[int]:
-    """Return all starts, overlapping ones included: "exactly once" must not depend on the scan."""
+    """Return the first starts, overlapping ones included: "exactly once" must not depend on the scan."""
     starts: list[int] = []
     start = text.find(old)
-    while start >= 0:
+    while start >= 0 and len(starts) <= _COUNTED:
         starts.append(start)
         start = text.find(old, start + 1)
     return starts
@@ -107,9 +140,13 @@ def _ignoring_blanks(text: str, old: str, new: str) -> Replacement | Ambiguity |
     if lines[-1] != lines[-1].rstrip(" \t\r"):
         # The blanks that `old` claims after its last line stand for the end of that line.
         pattern += r"[ \t]*(?=\r?\n|\Z)"
-    spans = [match.span(1) for match in re.finditer(f"(?=({pattern}))", text)]
+    if not lines[0].strip(" \t\r"):
+        # One run of blanks before a line end is one place, and is looked through once.
+        pattern = r"(?<![ \t])" + pattern
+    matches = itertools.islice(re.finditer(f"(?=({pattern}))", text), _COUNTED + 1)
+    spans = [match.span(1) for match in matches]
     if len(spans) > 1:
-        return Ambiguity(tuple(line_number(text, start) for start, _ in spans))
+        return _ambiguity(text, [start for start, _ in spans])
     if not spans:
         return None
     return Replacement(*spans[0], with_line_ending(new, line_ending(text)), LOOSE_BLANKS)
@@ -133,7 +170,7 @@ def _at_another_indentation(text: str, old: str, new: str) -> Replacement | Ambi
     if not found:
         return None
     if len(found) > 1:
-        return Ambiguity(tuple(start + 1 for start in found))
+        return Ambiguity(tuple(start + 1 for start in found[:_COUNTED]), len(found) > _COUNTED)
     begin = found[0]
     indent = _common_indent(_stripped(lines[begin : begin + size]))
     reindented = _reindent(new, old_indent, indent)

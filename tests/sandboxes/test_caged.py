@@ -136,6 +136,19 @@ async def test_written_files_keep_their_mode_and_links(sandbox: Sandbox, workspa
     assert sorted(os.listdir(workspace)) == ["link", "script"]
 
 
+async def test_removing_takes_the_link_and_not_what_it_leads_to(sandbox: Sandbox, workspace: Path) -> None:
+    (workspace / "file").write_text("x")
+    (workspace / "link").symlink_to("file")
+    (workspace / "folder").mkdir()
+    await sandbox.remove(str(workspace / "link"))
+    assert sorted(os.listdir(workspace)) == ["file", "folder"]
+    await sandbox.remove(str(workspace / "file"))
+    assert os.listdir(workspace) == ["folder"]
+    for path, error in {"file": FileNotFoundError, "folder": IsADirectoryError}.items():
+        with pytest.raises(error):
+            await sandbox.remove(str(workspace / path))
+
+
 async def test_kernel_errors_come_through(sandbox: Sandbox, workspace: Path) -> None:
     (workspace / "file").write_text("x")
     (workspace / "loop").symlink_to("loop")

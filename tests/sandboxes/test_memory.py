@@ -53,6 +53,9 @@ async def attempt(sandbox: Sandbox, operation: str, path: str) -> object:
             return (await sandbox.stat(path)).kind
         if operation == "list":
             return [(name, described.kind) for name, described in await sandbox.list_dir(path)]
+        if operation == "remove":
+            await sandbox.remove(path)
+            return "removed"
         await sandbox.write_bytes(path, path.rpartition("workspace")[2].encode())
     except OSError as error:
         return errno.errorcode[error.errno or 0]
@@ -83,6 +86,28 @@ async def test_writing_agrees_with_the_kernel(workspace: Path) -> None:
     assert {path.removeprefix("/workspace/"): data for path, data in sandbox.files.items()} == contents(
         workspace
     )
+
+
+async def test_removing_agrees_with_the_kernel(workspace: Path) -> None:
+    async with await choose_sandbox(Policy(str(workspace)), "none") as real:
+        for path in PATHS:
+            build(workspace)
+            sandbox = memory()
+            expected = await attempt(real, "remove", f"{workspace}/{path}")
+            assert await attempt(sandbox, "remove", f"/workspace/{path}") == expected, path
+            left = {name.removeprefix("/workspace/"): data for name, data in sandbox.files.items()}
+            assert left == contents(workspace)
+            assert await attempt(sandbox, "list", "/workspace/folder/deep") == await attempt(
+                real, "list", f"{workspace}/folder/deep"
+            )
+
+
+async def test_removals_outside_are_refused() -> None:
+    sandbox = MemorySandbox({"/etc/x": b""})
+    with pytest.raises(OSError) as caught:
+        await sandbox.remove("/etc/x")
+    assert caught.value.errno == errno.EROFS
+    assert sandbox.files == {"/etc/x": b""}
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "/workspace/../x", "/workspacex/y", "/x"])

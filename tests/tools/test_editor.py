@@ -111,7 +111,7 @@ async def test_binary_and_large_files_are_refused(make_desk: Desk) -> None:
         ),
         (
             {"command": "create", "path": "n", "file_text": "\ud800"},
-            "the text holds a lone surrogate; write it as plain text",
+            "file_text holds a lone surrogate; write it as plain text",
         ),
         ({"command": "view", "path": ""}, "path is empty or holds a NUL character"),
     ],
