@@ -59,7 +59,7 @@ async def _click(tab: Tab, request: Mapping[str, Any]) -> None:
 async def _type(tab: Tab, request: Mapping[str, Any]) -> None:
     ref, text = request["ref"], request["text"]
     element = await tab.refs.element(ref)
-    kind = await element.evaluate("e => e instanceof HTMLInputElement ? e.type : ''")
+    kind = str(await element.evaluate("e => e instanceof HTMLInputElement ? e.type : ''"))
     if kind in {"checkbox", "radio", "submit", "button", "image", "reset"}:
         raise Refusal("not_editable", f"{ref} is a {kind}; use click")
     if kind == "file":
@@ -106,7 +106,7 @@ async def _select(tab: Tab, request: Mapping[str, Any]) -> None:
         raise Refusal("not_editable", f"{ref} is not a <select>; click what opens it, then the choice")
     index = next((i for i, names in enumerate(options) if wanted in reversed(names)), None)
     if index is None:
-        labels = ", ".join(clipped(label) for _, label in options[:50])
+        labels = ", ".join(clipped(str(label)) for _, label in options[:50])
         raise Refusal("not_found", f"{ref} has no option {clipped(wanted)}; it has: {labels}")
     await _when_ready(ref, element.select_option(index=index, timeout=1000 * READY_SECONDS))
 

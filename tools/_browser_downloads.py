@@ -41,28 +41,30 @@ class Downloads:
 
     async def _save(self, download: Download) -> None:
         name = clipped(download.suggested_filename)
-        guard = asyncio.create_task(self._guard(download))
+        exceeded = asyncio.Event()
+        guard = asyncio.create_task(self._guard(download, exceeded))
         try:
             path = str(await download.path())
             size = await asyncio.to_thread(os.path.getsize, path)
             if size > self._limit:
-                self._report(f"download {quoted(name)} refused: more than {self._limit} bytes")
+                self._report(f"download {quoted(name)} failed: more than {self._limit} bytes")
             else:
                 saved = await asyncio.to_thread(copy_without_overwriting, path, self._folder, name)
                 self._report(f"download saved to {saved} ({size} bytes)")
             await download.delete()
         except PlaywrightError:
-            reason = "more than the limit of bytes" if guard.done() else await _failure(download)
+            reason = f"more than {self._limit} bytes" if exceeded.is_set() else await _failure(download)
             self._report(f"download {quoted(name)} failed: {reason}")
         except OSError as error:
             self._report(f"download {quoted(name)} could not be saved: {error.strerror}")
         finally:
             guard.cancel()
 
-    async def _guard(self, download: Download) -> None:
+    async def _guard(self, download: Download, exceeded: asyncio.Event) -> None:
         """Cancel a download that grows too large; the spool is seen whole, so several share the limit."""
         while await asyncio.to_thread(_folder_size, self._spool) <= self._limit:  # noqa: ASYNC110
             await asyncio.sleep(0.2)  # Nothing tells of growth.
+        exceeded.set()
         await download.cancel()
 
 

@@ -30,6 +30,24 @@ _REF = re.compile(r" \[ref=((?:f\d+)?e\d+)\]")
 _BOX = re.compile(r" \[box=(-?\d+),(-?\d+),(\d+),(\d+)\]")
 
 
+KEEP_REFS = """{
+  // Playwright gives an element another ref when its name changes ("Follow" becomes "Following"); this makes
+  // it keep the first. It is a selector engine, which finds nothing, because engines run where refs are kept.
+  queryAll: (() => {
+    const refs = new WeakMap();
+    Object.defineProperty(Element.prototype, '_ariaRef', {
+      configurable: true,
+      get() { return refs.get(this); },
+      set(value) {
+        if (refs.has(this)) value.ref = refs.get(this).ref;
+        refs.set(this, value);
+      },
+    });
+    return () => [];
+  })(),
+}"""
+
+
 class StaleRef(Exception):
     """Raised when a ref names nothing that is still there."""
 

@@ -23,6 +23,7 @@ from typing import Any
 from playwright.async_api import BrowserContext, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
+from dsv4agent.tools._browser_refs import KEEP_REFS
 from dsv4agent.tools._browser_session import Session
 
 REPLIES = 3
@@ -64,6 +65,7 @@ async def serve(settings: Mapping[str, Any]) -> None:
     folder = Path(tempfile.gettempdir(), f"browser-{settings['name']}")
     with _empty_folder(folder):
         async with async_playwright() as playwright:
+            await playwright.selectors.register("keep-refs", KEEP_REFS, content_script=True)
             try:
                 context = await _launch(playwright, executable, folder)
             except Unavailable as error:
@@ -93,6 +95,7 @@ def _empty_folder(folder: Path) -> Generator[None]:
     """Make a folder new, although the last browser may have been killed in it, and remove it at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
+    os.environ["TMPDIR"] = str(folder)  # Where the programs below leave theirs.
     try:
         yield
     finally:

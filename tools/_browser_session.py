@@ -20,17 +20,17 @@ from dsv4agent.tools._browser_tab import SETTLE_SECONDS, Tab
 from dsv4agent.tools._browser_words import clipped
 
 MOST_TABS = 10
-LOOK_SECONDS = 4.0
-"""How long a page may take to be read before its renderer counts as hanging."""
+LOOK_SECONDS = 10.0
+"""How long a page may take to answer before its renderer counts as hanging; at most half an action's time."""
 DOWNLOAD_SECONDS = 5.0
 """How long an action waits for a download that it started."""
 _LOG_LINES = 200
 _LOOKS = 3
 _CLOSE_SECONDS = 2.0
 _HARMLESS = ("log:", "info:", "debug:", "warning:")
-_VIEW = (
+_PART = (
     "() => { const e = document.scrollingElement || document.documentElement;"
-    " return [e.scrollTop, innerHeight, e.scrollHeight].map(Math.round) }"
+    " return e ? [e.scrollTop, innerHeight, e.scrollHeight] : null }"
 )
 
 _T = TypeVar("_T")
@@ -65,6 +65,7 @@ class Session:
     ) -> None:
         self._context = context
         self._seconds = seconds
+        self._patience = min(LOOK_SECONDS, seconds / 2)
         self._downloads = Downloads(downloads, spool, limit, self.report)
         self._tabs: dict[Page, Tab] = {}
         self._current: Tab | None = None
@@ -82,7 +83,7 @@ class Session:
         """Do what a request asks and say what the current tab looks like then."""
         tab = await self._current_tab()
         for each in self._tabs.values():
-            each.alerts, each.status = 0, None
+            each.begin()
         picture, problem = None, None
         try:
             self._refuse_if_dialog_open(request)
@@ -137,30 +138,37 @@ class Session:
                 await tab.kill_renderer()
                 await self._replace(tab)
             try:
-                view = await self._attend(self._look(await self._current_tab()), LOOK_SECONDS + 2)
+                view = await self._attend(self._look(await self._current_tab()), 3 * self._patience)
                 break
-            except _Disturbed:
-                continue
-            except (PlaywrightError, TimeoutError):
-                if tab.crashed or tab.page.is_closed():
-                    continue
+            except (_Disturbed, PlaywrightError):
+                continue  # A dialog, a crash, or the next page came in between.
+            except TimeoutError:
                 problem = Refusal("timeout", "the page does not answer and was stopped")
                 await tab.kill_renderer()
                 await self._replace(tab)
         return self._answer(problem, view, picture)
 
     async def _look(self, tab: Tab) -> _View:
+        """Read a page.
+
+        Raises:
+            TimeoutError: It does not answer.
+            PlaywrightError: It is gone.
+        """
+        async with asyncio.timeout(self._patience):
+            await tab.page.evaluate("1")
+        lines: list[Line] = []
         try:
-            lines = await tab.refs.snapshot(LOOK_SECONDS - 1)
+            lines = await tab.refs.snapshot(self._patience)
         except (PlaywrightError, TimeoutError):
-            # A document of which nothing has arrived yet has no tree either, but its scripts answer.
-            async with asyncio.timeout(1.0):
-                await tab.page.evaluate("1")
-            lines = []
-        async with asyncio.timeout(1.0):
+            # It answers, so it is not hanging: nothing of it has arrived yet, or it is huge.
+            self.report(f"the page could not be read within {self._patience:g} s; try a snapshot later")
+        async with asyncio.timeout(self._patience):
             tab.title = clipped(await tab.page.title())
-            part = await tab.page.evaluate(_VIEW)
-        return _View(tab.title, lines, [int(value) for value in part[:3]])
+            part = await _visible_part(tab.page)
+        if tab.page.url.startswith("chrome-error:"):
+            return _View("", [], None)  # What Chromium says there, the reply says better.
+        return _View(tab.title, lines, part)
 
     def _answer(self, problem: Refusal | None, view: _View | None, picture: bytes | None) -> dict[str, Any]:
         tab = self._current
@@ -298,3 +306,12 @@ class Session:
                 return tab
         numbers = ", ".join(str(tab.number) for tab in self._tabs.values())
         raise Refusal("not_found", f"there is no tab {number}; open tabs: {numbers}")
+
+
+async def _visible_part(page: Page) -> list[int] | None:
+    """Return top and height of what is visible, and the height of all; None if the page's scripts object."""
+    try:
+        top, height, whole = await page.evaluate(_PART)
+        return [int(top), int(height), int(whole)]
+    except (PlaywrightError, TypeError, ValueError, OverflowError):
+        return None

@@ -21,8 +21,10 @@ from playwright.async_api import Error as PlaywrightError
 from dsv4agent.tools._browser_refs import RefBook
 from dsv4agent.tools._browser_words import clipped, quoted
 
-QUIET_SECONDS = 0.3
-"""A page without requests for so long has settled."""
+QUIET_SECONDS = 0.15
+"""A page that requested nothing for so long after an action has settled."""
+LOADED_SECONDS = 0.3
+"""A page that did request something needs longer to show it."""
 SETTLE_SECONDS = 3.0
 """The longest wait for that; some pages never stop."""
 MOST_ALERTS = 20
@@ -63,7 +65,7 @@ class Tab:
         self.title = ""
         self.status: int | None = None
         self.dialog: Dialog | None = None
-        self.crashed = self.stuck = False
+        self.crashed = self.stuck = self.requested = False
         self.alerts = 0
         self._observer = observer
         self._loading: set[Request] = set()
@@ -79,12 +81,18 @@ class Tab:
         page.on("crash", self._on_crash)
         page.on("filechooser", self._on_file_chooser)
 
+    def begin(self) -> None:
+        """Forget what an earlier action counted."""
+        self.alerts, self.status, self.requested = 0, None, False
+
     async def settle(self) -> None:
         """Wait until the page has loaded what an action made it load, but not for ever."""
         loop = asyncio.get_running_loop()
         end = loop.time() + SETTLE_SECONDS
         quiet_since = loop.time()
-        while (now := loop.time()) < end and now - quiet_since < QUIET_SECONDS:
+        while (now := loop.time()) < end:
+            if now - quiet_since >= (LOADED_SECONDS if self.requested else QUIET_SECONDS):
+                return
             await asyncio.sleep(_POLL)
             if self._loading:
                 quiet_since = loop.time()
@@ -106,7 +114,7 @@ class Tab:
 
     async def stop_loading(self) -> None:
         """Give up what is still on its way."""
-        await self.command("Page.stopLoading")
+        await self.command("Page.stopLoading", 1.0)
 
     def describe_dialog(self) -> str:
         """Return the open dialog in one line."""
@@ -138,6 +146,7 @@ class Tab:
             self._observer.disturb(self)
 
     def _on_request(self, request: Request) -> None:
+        self.requested = True
         self._loading.add(request)
 
     def _on_request_finished(self, request: Request) -> None:
@@ -145,13 +154,14 @@ class Tab:
 
     def _on_request_failed(self, request: Request) -> None:
         self._loading.discard(request)
-        self._observer.log(f"network error: {request.method} {clipped(request.url)}: {request.failure}")
+        if request.failure != "net::ERR_ABORTED" and not _is_icon(request.url):
+            self._observer.log(f"network error: {request.method} {clipped(request.url)}: {request.failure}")
 
     def _on_response(self, response: Response) -> None:
         request = response.request
         if request.is_navigation_request() and request.frame == self.page.main_frame:
             self.status = response.status
-        if response.status >= 400:
+        if response.status >= 400 and not _is_icon(request.url):
             self._observer.log(f"HTTP {response.status}: {request.method} {clipped(request.url)}")
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             # A stream of events never finishes, and nothing waits for it.
@@ -160,10 +170,11 @@ class Tab:
     def _on_navigated(self, frame: Frame) -> None:
         if frame == self.page.main_frame:
             self._loading = {request for request in self._loading if request.is_navigation_request()}
-            self._observer.report(f"tab {self.number} went to {clipped(frame.url)}")
+            self._observer.report(f"tab {self.number} navigated")
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        self._observer.log(f"{message.type}: {clipped(message.text)}")
+        if not message.text.startswith("Failed to load resource:"):  # The request is reported itself.
+            self._observer.log(f"{message.type}: {clipped(message.text)}")
 
     def _on_page_error(self, error: Any) -> None:
         self._observer.log(f"uncaught: {clipped(str(error))}")
@@ -174,6 +185,11 @@ class Tab:
 
     def _on_file_chooser(self, _: FileChooser) -> None:
         self._observer.report("the page asked for a file to upload; uploads are not possible")
+
+
+def _is_icon(url: str) -> bool:
+    """Tell whether the browser asked for this by itself."""
+    return url.endswith("/favicon.ico")
 
 
 async def _answer(dialog: Dialog, accept: bool, text: str | None = None) -> None:

@@ -121,11 +121,11 @@ class BrowserTool:
             return _failed_start(failure)
         except BrowserGone:
             return _failure(
-                "browser_crashed", "the browser ended during the action; the next one starts anew"
+                "browser_crashed", "the browser ended during the action; the next one starts it anew"
             )
         except TimeoutError:
             return _failure(
-                "timeout", "the browser did not answer and was ended; the next action starts anew"
+                "timeout", "the browser did not answer and was ended; the next action starts it anew"
             )
         return await _result(ctx, request, answer, notes, 1000 * (time.monotonic() - started))
 
@@ -228,7 +228,7 @@ async def _result(
 ) -> ToolResult:
     code, reason = answer["code"], clean_lines([answer["reason"]])
     if code == "network_error":
-        reason += _network_hint(ctx.sandbox.policy, request.get("url", ""))
+        reason += _network_hint(ctx.sandbox.policy, request.get("url", ""), reason)
     if answer["picture"] and code is None:
         code, reason = await _save_picture(ctx.sandbox, request["path"], answer["picture"])
         if code is None:
@@ -270,9 +270,9 @@ def _tab_list(tabs: Sequence[Sequence[Any]]) -> str:
     return clean_lines([f"{number}: {url} {title}".rstrip() for number, url, title in tabs])
 
 
-def _network_hint(policy: Policy, url: str) -> str:
+def _network_hint(policy: Policy, url: str, reason: str) -> str:
     if _LOCAL.match(urlsplit(url).netloc):
-        return "; is the server running?"
+        return "; is the server running?" if "REFUSED" in reason else "; check the address"
     if policy.network.mode is NetworkMode.OFF:
         return "; the sandbox has no network, only its own 127.0.0.1"
     if policy.network.mode is NetworkMode.ALLOW_LIST:

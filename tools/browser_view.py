@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def describe(answer: Mapping[str, Any], notes: Sequence[str]) -> str:
         lines.append(f"view: {part[0]}-{part[0] + part[1]} of {part[2]} px")
     if (answer["status"] or 0) >= 400:
         lines.append(f"status: HTTP {answer['status']}")
-    events: list[str] = [*notes, *map(_one_line, answer["events"])]
+    events = _counted([*notes, *map(_one_line, answer["events"])])
     if len(events) > _SHOWN_EVENTS:
         events[_SHOWN_EVENTS:] = [f"{len(events) - _SHOWN_EVENTS} more such events"]
     if answer["errors"]:
-        events.append(f"{answer['errors']} errors on the page; see console")
+        events.append(f"errors on the page: {answer['errors']}; see console")
     if answer["dialog"]:
         events.append(f"open dialog: {_one_line(answer['dialog'])}; answer it with accept or dismiss")
     return "\n".join([*lines, *(f"* {event}" for event in events)])
@@ -128,6 +129,12 @@ def clean_lines(lines: Sequence[str]) -> str:
     return "\n".join(map(_one_line, lines))
 
 
+def _counted(events: Sequence[str]) -> list[str]:
+    """Return events with those that repeat the one before counted."""
+    groups = [(event, sum(1 for _ in group)) for event, group in groupby(events)]
+    return [event if count == 1 else f"{event} ({count} times)" for event, count in groups]
+
+
 def _rendered(lines: Sequence[SnapshotLine]) -> str:
     return "\n".join(f"{'  ' * line.depth}- {line.text}" for line in lines)
 
@@ -160,11 +167,13 @@ def _with_gaps(lines: Sequence[SnapshotLine], chosen: Sequence[int]) -> str:
 
 
 def _gap(lines: Sequence[SnapshotLine], parents: Sequence[int], first: int, count: int) -> str:
-    above = parents[first]
+    """Return a mark that names the element in which all of a gap lies."""
+    top = min(range(first, first + count), key=lambda index: lines[index].depth)
+    above = parents[top]
     while above >= 0 and lines[above].ref is None:
         above = parents[above]
     inside = f" in {lines[above].ref}" if above >= 0 else ""
-    return f"{'  ' * lines[first].depth}[... {count} lines{inside}]"
+    return f"{'  ' * lines[top].depth}[... {count} line{'s' if count > 1 else ''}{inside}]"
 
 
 def _parents(lines: Sequence[SnapshotLine]) -> list[int]:

@@ -17,13 +17,15 @@ FORM = """<title>Form</title><form action="/form" method="post">
 <option value="a">Apple</option><option value="b">Berry</option></select></label>
 <label><input type="checkbox" name="agree"> Agree</label> <button>Send</button></form>"""
 SCRIPTED = """<title>Scripted</title><div id="root"></div><script>
-setTimeout(() => { root.innerHTML = '<button onclick="this.textContent = `Clicked ${++n} times`">Count</button>'
+setTimeout(() => { root.innerHTML =
+  '<button onclick="this.textContent = `Clicked ${++n} times`">Count</button>'
   + '<button onclick="this.remove()">Vanish</button>' }, 150); let n = 0
 console.log('rendered', 1); console.error('a bad thing'); fetch('/missing'); setTimeout(() => nothing(), 100)
 </script>"""
 LOGIN = """<title>Login</title><form action="/login" method="post"><label>Password
 <input name="password" type="password"></label></form>"""
-DIALOGS = """<title>Dialogs</title><p id="out">nothing yet</p><script>const say = t => out.textContent = t</script>
+DIALOGS = """<title>Dialogs</title><p id="out">nothing yet</p>
+<script>const say = t => out.textContent = t</script>
 <button onclick="alert('Mind the gap'); say('alerted')">Alert</button>
 <button onclick="say('confirmed ' + confirm('Delete all?'))">Confirm</button>
 <button onclick="say('prompted ' + prompt('Your name?', 'nobody'))">Prompt</button>
@@ -37,7 +39,7 @@ LONG = (
     + "</main><aside><button>Last</button></aside>"
 )
 POPUPS = """<title>Popups</title>
-<button onclick="for (let i = 0; i < 12; i++) open('/second')">Many</button>"""
+<button onclick="for (let i = 0; i < 12; i++) window.open('/second')">Many</button>"""
 PAGES = {
     "/": HOME,
     "/second": "<title>Second</title><h1>The second page</h1><p>Nothing here</p>",
