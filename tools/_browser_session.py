@@ -25,6 +25,7 @@ LOOK_SECONDS = 10.0
 DOWNLOAD_SECONDS = 5.0
 """How long an action waits for a download that it started."""
 _LOG_LINES = 200
+_NEXT = "open it again with goto, or go on without it"
 _LOOKS = 3
 _CLOSE_SECONDS = 2.0
 _HARMLESS = ("log:", "info:", "debug:", "warning:")
@@ -75,6 +76,7 @@ class Session:
         self._errors = 0
         self._disturbed = asyncio.Event()
         self._expecting_page = False
+        self._closing: set[asyncio.Future[None]] = set()
         context.on("page", self._on_page)
         for page in context.pages:
             self._adopt(page)
@@ -99,9 +101,10 @@ class Session:
             problem = refusal
         except TimeoutError:
             await tab.stop_loading()
-            problem = Refusal("timeout", f"{request['action']} did not end within {self._seconds:g} s")
+            reason = f"{request['action']} did not end within {self._seconds:g} s; go on with what is there"
+            problem = Refusal("timeout", reason)
         except PlaywrightError as error:
-            problem = Refusal("failed", clipped(error.message))
+            problem = Refusal("failed", f"{clipped(error.message)}; take a new snapshot")
         return await self._reply(problem, picture)
 
     async def _act(self, tab: Tab, request: Mapping[str, Any]) -> bytes | None:
@@ -131,10 +134,10 @@ class Session:
             if any(each.dialog for each in self._tabs.values()):
                 break
             if tab.crashed:
-                problem = problem or Refusal("page_crashed", f"the page of tab {tab.number} crashed")
+                problem = problem or Refusal("page_crashed", f"the page of tab {tab.number} crashed; {_NEXT}")
                 await self._replace(tab)
             elif tab.stuck:
-                problem = Refusal("timeout", "the page opens alerts without end and was stopped")
+                problem = Refusal("timeout", f"the page opens alerts without end and was stopped; {_NEXT}")
                 await tab.kill_renderer()
                 await self._replace(tab)
             try:
@@ -143,7 +146,7 @@ class Session:
             except (_Disturbed, PlaywrightError):
                 continue  # A dialog, a crash, or the next page came in between.
             except TimeoutError:
-                problem = Refusal("timeout", "the page does not answer and was stopped")
+                problem = Refusal("timeout", f"the page does not answer and was stopped; {_NEXT}")
                 await tab.kill_renderer()
                 await self._replace(tab)
         return self._answer(problem, view, picture)
@@ -256,14 +259,16 @@ class Session:
                 self._current = tab
         return tab
 
-    async def _on_page(self, page: Page) -> None:
+    def _on_page(self, page: Page) -> None:
         if page in self._tabs:
             return
         if len(self._tabs) >= MOST_TABS and not self._expecting_page:
             self.report(f"a new tab was refused: {MOST_TABS} are open; close one")
-            await page.close()
+            closing = asyncio.ensure_future(page.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             return
-        tab = self._adopt(page)
+        tab = self._adopt(page)  # At once, to miss nothing that happens in it.
         if not self._expecting_page:
             self._current = tab
             self.report(f"tab {tab.number} opened and is now the current one")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from playwright.async_api import (
-    CDPSession,
     ConsoleMessage,
     Dialog,
     FileChooser,
@@ -21,9 +20,9 @@ from playwright.async_api import Error as PlaywrightError
 from dsv4agent.tools._browser_refs import RefBook
 from dsv4agent.tools._browser_words import clipped, quoted
 
-QUIET_SECONDS = 0.15
+QUIET_SECONDS = 0.1
 """A page that requested nothing for so long after an action has settled."""
-LOADED_SECONDS = 0.3
+LOADED_SECONDS = 0.2
 """A page that did request something needs longer to show it."""
 SETTLE_SECONDS = 3.0
 """The longest wait for that; some pages never stop."""
@@ -69,7 +68,7 @@ class Tab:
         self.alerts = 0
         self._observer = observer
         self._loading: set[Request] = set()
-        self._cdp: CDPSession | None = None
+        self._cdp: Any = None  # A `CDPSession`, whose answers have no type.
         page.on("request", self._on_request)
         page.on("requestfinished", self._on_request_finished)
         page.on("requestfailed", self._on_request_failed)
@@ -103,8 +102,7 @@ class Tab:
             async with asyncio.timeout(seconds):
                 if self._cdp is None:
                     self._cdp = await self.page.context.new_cdp_session(self.page)
-                answer: dict[str, Any] = await self._cdp.send(method)
-                return answer
+                return await self._cdp.send(method)
         except (PlaywrightError, TimeoutError):
             return None
 

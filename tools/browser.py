@@ -24,6 +24,7 @@ from dsv4agent.tools.browser_view import clean_lines, describe, fit_text, fit_vi
 ACTION_SECONDS = 30.0
 DOWNLOAD_BYTES = 100 << 20
 MOST_SCREENS = 100
+MOST_TABS_EVER = 1_000_000
 
 _NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "goto": (("url",),),
@@ -144,10 +145,9 @@ class BrowserTool:
                 return _failure("invalid_arguments", f"{action} needs {' or '.join(group)}")
         if "\0" in "".join(value for value in request.values() if isinstance(value, str)):
             return _failure("invalid_arguments", "an argument holds a NUL character; write it as plain text")
-        number = request.get("number", 1)
-        most = {"wait": self._timeout * 0.8, "scroll": MOST_SCREENS}.get(action)
-        if number < 0 or (most is not None and number > most):
-            return _failure("invalid_arguments", f"number must be from 0 to {most or 'the last tab'}")
+        most = {"wait": self._timeout * 0.8, "scroll": MOST_SCREENS}.get(action, MOST_TABS_EVER)
+        if not 0 <= request.get("number", 0) <= most:
+            return _failure("invalid_arguments", f"number must be from 0 to {most:g}")
         if action == "goto":
             request["url"], reason = completed_url(request["url"])
             if reason:

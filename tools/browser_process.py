@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +116,20 @@ class BrowserProcess:
                 answer = await self._reply()
         except TimeoutError:
             raise BrowserFailed("failed", f"the browser did not start within {START_SECONDS:g} s") from None
-        except (BrokenPipeError, EOFError, ValueError):
-            raise BrowserFailed("failed", await self._last_words()) from None
+        except (BrokenPipeError, EOFError, ValueError) as error:
+            said = (await _rest(self._process.read)).decode("utf-8", "replace").strip() or str(error)
+            reason = f"the browser's driver ended: {said[-500:].splitlines()[-1]}"
+            raise BrowserFailed("failed", reason) from None
         if answer["code"]:
             raise BrowserFailed(answer["code"], answer["reason"])
         return self
 
     async def _reply(self) -> dict[str, Any]:
-        (size,) = struct.unpack(">I", await self._receive(4))
+        header = await self._receive(4)
+        (size,) = struct.unpack(">I", header)
         if size > MOST_REPLY_BYTES:
-            raise EOFError("not a reply")
+            # Before the program starts, the channel carries the sandbox's own complaints.
+            raise EOFError((header + await _rest(self._process.read_control)).decode("utf-8", "replace"))
         return json.loads(await self._receive(size))
 
     async def _receive(self, size: int) -> bytes:
@@ -133,14 +137,15 @@ class BrowserProcess:
         while len(received) < size:
             data = await self._process.read_control(min(size - len(received), 1 << 20))
             if not data:
-                raise EOFError("the stream ended")
+                raise EOFError("it said nothing")
             received += data
         return bytes(received)
 
-    async def _last_words(self) -> str:
-        said = b""
-        with anyio.move_on_after(0.5):
-            while data := await self._process.read():
-                said += data
-        lines = said.decode("utf-8", "replace").strip().split("\n")
-        return f"the browser's driver ended: {lines[-1][:500]}"
+
+async def _rest(read: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Return what a stream still holds, without waiting for long."""
+    said = b""
+    with anyio.move_on_after(0.5):
+        while data := await read():
+            said += data
+    return said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import parse_qs
 
 HOME = """<title>Home</title><h1>Welcome</h1>
@@ -56,8 +57,13 @@ PAGES = {
 class Site(BaseHTTPRequestHandler):
     """Serves the pages; what is sent to it comes back as text."""
 
+    asked: ClassVar[list[str]] = []
+
     def do_GET(self) -> None:
-        if self.path == "/endless":
+        self.asked.append(self.path)
+        if self.path == "/asked":
+            self.page("<title>Asked</title><p>" + " ".join(self.asked))
+        elif self.path == "/endless":
             self.start({"Content-Type": "text/html"})
             self.trickle(b"<p>More</p>" + bytes(4000), 600)
         elif self.path == "/file":
