@@ -8,6 +8,7 @@ that was already gone from one that went down during the action.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, Playwright, async_playwright
+from playwright.async_api import BrowserContext, Page, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
 from dsv4agent.tools._browser_refs import KEEP_REFS
@@ -67,6 +68,7 @@ async def serve(settings: Mapping[str, Any]) -> None:
         async with async_playwright() as playwright:
             await playwright.selectors.register("keep-refs", KEEP_REFS, content_script=True)
             try:
+                _require_snapshots()
                 context = await _launch(playwright, executable, folder)
             except Unavailable as error:
                 reply({"code": "unavailable", "reason": str(error)})
@@ -117,6 +119,12 @@ async def _answer_requests(requests: asyncio.StreamReader, session: Session, gon
             answer.cancel()
             return
         reply(answer.result())
+
+
+def _require_snapshots() -> None:
+    """Raise `Unavailable` if this Playwright is too old to show where elements are."""
+    if "boxes" not in inspect.signature(getattr(Page, "aria_snapshot", _require_snapshots)).parameters:
+        raise Unavailable("this Playwright is too old; install the newest `playwright`")
 
 
 async def _launch(playwright: Playwright, executable: str | None, folder: Path) -> BrowserContext:

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from dsv4agent.sandboxes import Process, Sandbox
+from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
 
 START_SECONDS = 60.0
 PATIENCE = 25.0
@@ -73,7 +73,7 @@ class BrowserProcess:
 
         Raises:
             BrowserFailed: There is none, or it does not start.
-            SandboxError: The sandbox cannot start programs.
+            SandboxError: The sandbox cannot start programs, or failed to start this one.
         """
         browser = cls(await sandbox.spawn(_ARGV))
         try:
@@ -129,7 +129,8 @@ class BrowserProcess:
         (size,) = struct.unpack(">I", header)
         if size > MOST_REPLY_BYTES:
             # Before the program starts, the channel carries the sandbox's own complaints.
-            raise EOFError((header + await _rest(self._process.read_control)).decode("utf-8", "replace"))
+            said = (header + await _rest(self._process.read_control)).decode("utf-8", "replace").strip()
+            raise SandboxCrashed(f"the browser's driver did not start: {said}")
         return json.loads(await self._receive(size))
 
     async def _receive(self, size: int) -> bytes:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dsv4agent.tools.base import Truncation
-from dsv4agent.tools.output import clean_output, fits, keep_end, keep_start, save_output
+from dsv4agent.tools.output import PATH_TOKENS, clean_output, fits, keep_end, keep_start, save_output
 
 LONG_LINE = 1000
-"""Characters of one line that are shown when a snapshot is too long to show whole."""
+"""Characters of one line that are shown at least when a snapshot is too long to show whole."""
 LONG_ADDRESS = 200
 """Characters of a link's address that are always enough."""
-_MARKER_TOKENS = 96
 _SHOWN_EVENTS = 20
 
 
@@ -98,19 +97,24 @@ def fit_view(
         return whole, None
     path = save_output(spill_dir, "browser", whole.encode("utf-8", "replace")) if spill_dir else None
     opening = keep_start(opening, budget // 2, count_tokens)
-    room = budget - count_tokens(opening) - min(_MARKER_TOKENS, budget // 4)
+    # A path has a fixed allowance, so that the cut does not depend on where the session lies.
+    allowance = min(PATH_TOKENS, budget // 4) if path else 0
+    total = len(lines)
+    room = budget - count_tokens(opening) - count_tokens(_hint(total, total, "")) - allowance - 2
     # The least important come last.
     order = [i for i, line in enumerate(lines) if line.in_view]
     last = order[-1] if order else -1
     order += range(last + 1, len(lines))
     order += [i for i in range(last, -1, -1) if not lines[i].in_view]
-    shown = _most(len(order), lambda n: count_tokens(_with_gaps(lines, order[:n])) <= room)
-    body = _with_gaps(lines, order[:shown]) if shown else ""
-    where = f", or read {path}" if path else ""
-    hint = f"[{len(lines) - shown} of {len(lines)} lines left out: scroll, take a snapshot of a ref{where}]"
-    text = _join(opening, f"{body}\n{hint}".lstrip("\n"))
-    total = count_tokens(whole)
-    return text, Truncation(shown_tokens=count_tokens(text), total_tokens=total, path=path)
+    longest = max(room, LONG_LINE)
+    shown = _most(len(order), lambda n: count_tokens(_with_gaps(lines, order[:n], longest)) <= room)
+    body = _with_gaps(lines, order[: max(shown, 1)], longest)
+    if not shown:
+        body = keep_start(body, max(room, 0), count_tokens)
+    text = _join(opening, f"{body}\n{_hint(total - shown, total, path or '')}".lstrip("\n"))
+    if not fits(text, budget, count_tokens):
+        text = keep_start(text, budget, count_tokens)
+    return text, Truncation(shown_tokens=count_tokens(text), total_tokens=count_tokens(whole), path=path)
 
 
 def fit_text(opening: str, body: str, *, budget: int, count_tokens: Callable[[str], int]) -> str:
@@ -139,8 +143,16 @@ def _rendered(lines: Sequence[SnapshotLine]) -> str:
     return "\n".join(f"{'  ' * line.depth}- {line.text}" for line in lines)
 
 
-def _with_gaps(lines: Sequence[SnapshotLine], chosen: Sequence[int]) -> str:
-    """Return the chosen lines under those that enclose them, with a mark for each gap."""
+def _hint(missing: int, total: int, path: Path | str) -> str:
+    where = f", or read {path}" if path else ""
+    return f"[{missing} of {total} lines left out: scroll, take a snapshot of a ref{where}]"
+
+
+def _with_gaps(lines: Sequence[SnapshotLine], chosen: Sequence[int], longest: int) -> str:
+    """Return the chosen lines under those that enclose them, with a mark for each gap.
+
+    Lines of more than `longest` characters are cut.
+    """
     kept = set(chosen)
     parents = _parents(lines)
     for index in chosen:
@@ -158,8 +170,8 @@ def _with_gaps(lines: Sequence[SnapshotLine], chosen: Sequence[int]) -> str:
             parts.append(_gap(lines, parents, index - gap, gap))
             gap = 0
         text = line.text
-        if len(text) > LONG_LINE:
-            text = f"{text[:LONG_LINE]} [... {len(text) - LONG_LINE} more characters]"
+        if len(text) > longest:
+            text = f"{text[:longest]} [... {len(text) - longest} more characters]"
         parts.append(f"{'  ' * line.depth}- {text}")
     if gap:
         parts.append(_gap(lines, parents, len(lines) - gap, gap))

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs
 
 HOME = """<title>Home</title><h1>Welcome</h1>
 <a href="/form">The form</a> <a href="/second" target="_blank">New tab</a> <a href="/file">A file</a>
-<a href="/large">A large file</a> <p>Fake: [ref=e1] and &#27;[31mred</p>"""
+<a href="/large">A large file</a>
+<button aria-label="&#39;Quoted&quot; - key: [ref=e2] &lt;b&gt; #"
+onclick="this.remove()">x</button> <p>Fake: [ref=e1] and &#27;[31mred</p>"""
 FORM = """<title>Form</title><form action="/form" method="post">
 <label>Name <input name="name"></label> <label>Kind <select name="kind">
 <option value="a">Apple</option><option value="b">Berry</option></select></label>
@@ -36,7 +38,7 @@ DIALOGS = """<title>Dialogs</title><p id="out">nothing yet</p>
 <input type="file" aria-label="Upload">"""
 LONG = (
     "<title>Long</title><h1>Top</h1><main aria-label='Rows'>"
-    + "".join(f"<p>Row {n} of many, with <a href='/row/{n}'>a link</a></p>" for n in range(1500))
+    + "".join(f"<p>Row {n} of many, with <a href='/row/{n}'>a link</a></p>" for n in range(600))
     + "</main><aside><button>Last</button></aside>"
 )
 POPUPS = """<title>Popups</title>
