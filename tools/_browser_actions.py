@@ -13,8 +13,6 @@ from dsv4agent.tools._browser_refs import StaleRef
 from dsv4agent.tools._browser_tab import Tab
 from dsv4agent.tools._browser_words import clipped
 
-READY_SECONDS = 5.0
-"""How long an element may take to become visible, enabled and uncovered."""
 _SCREEN = 0.9
 """Share of the visible part that one step of scrolling moves."""
 _NO_LIMIT = 0.0
@@ -53,7 +51,7 @@ async def _goto(tab: Tab, request: Mapping[str, Any]) -> None:
 
 async def _click(tab: Tab, request: Mapping[str, Any]) -> None:
     element = await tab.refs.element(request["ref"])
-    await _when_ready(request["ref"], element.click(timeout=1000 * READY_SECONDS))
+    await _when_ready(tab, request["ref"], element.click(timeout=1000 * tab.ready_seconds))
 
 
 async def _type(tab: Tab, request: Mapping[str, Any]) -> None:
@@ -65,9 +63,9 @@ async def _type(tab: Tab, request: Mapping[str, Any]) -> None:
     if kind == "file":
         raise Refusal("not_editable", f"{ref} takes a file to upload, which is not possible")
     try:
-        await element.fill(text, timeout=1000 * READY_SECONDS)
+        await element.fill(text, timeout=1000 * tab.ready_seconds)
     except PlaywrightTimeout:
-        raise _not_ready(ref) from None
+        raise _not_ready(tab, ref) from None
     except PlaywrightError as error:
         if "Malformed value" in error.message:
             raise Refusal(
@@ -76,7 +74,7 @@ async def _type(tab: Tab, request: Mapping[str, Any]) -> None:
         if "not an <input>" not in error.message:
             raise
         # Something that only listens to keys, such as a canvas or an editor of its own making.
-        await _when_ready(ref, element.click(timeout=1000 * READY_SECONDS))
+        await _when_ready(tab, ref, element.click(timeout=1000 * tab.ready_seconds))
         await tab.page.keyboard.type(text)
     if request.get("submit"):
         await tab.page.keyboard.press("Enter")
@@ -108,14 +106,16 @@ async def _select(tab: Tab, request: Mapping[str, Any]) -> None:
     if index is None:
         labels = ", ".join(clipped(str(label)) for _, label in options[:50])
         raise Refusal("not_found", f"{ref} has no option {clipped(wanted)}; it has: {labels}")
-    await _when_ready(ref, element.select_option(index=index, timeout=1000 * READY_SECONDS))
+    await _when_ready(tab, ref, element.select_option(index=index, timeout=1000 * tab.ready_seconds))
 
 
 async def _scroll(tab: Tab, request: Mapping[str, Any]) -> None:
     element = await tab.refs.element(request["ref"]) if request.get("ref") else None
     direction = request.get("direction")
     if element is not None:
-        await _when_ready(request["ref"], element.scroll_into_view_if_needed(timeout=1000 * READY_SECONDS))
+        await _when_ready(
+            tab, request["ref"], element.scroll_into_view_if_needed(timeout=1000 * tab.ready_seconds)
+        )
         if direction is None:
             return
     size = tab.page.viewport_size or {"width": 1280, "height": 720}
@@ -171,18 +171,18 @@ _ACTIONS: dict[str, Callable[[Tab, Mapping[str, Any]], Awaitable[bytes | None]]]
 }
 
 
-async def _when_ready(ref: str, deed: Awaitable[Any]) -> None:
+async def _when_ready(tab: Tab, ref: str, deed: Awaitable[Any]) -> None:
     try:
         await deed
     except PlaywrightTimeout as error:
-        raise _not_ready(ref, error.message) from None
+        raise _not_ready(tab, ref, error.message) from None
     except PlaywrightError as error:
         if "not attached" in error.message:
             raise StaleRef(ref) from None
         raise
 
 
-def _not_ready(ref: str, log: str = "") -> Refusal:
+def _not_ready(tab: Tab, ref: str, log: str = "") -> Refusal:
     covered = [line.strip(" -") for line in log.split("\n") if "intercepts pointer events" in line]
     reason = clipped(covered[-1])[:200] if covered else "it is hidden, disabled or moving"
-    return Refusal("not_ready", f"{ref} could not be used within {READY_SECONDS:g} s: {reason}")
+    return Refusal("not_ready", f"{ref} could not be used within {tab.ready_seconds:g} s: {reason}")

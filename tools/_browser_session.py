@@ -22,6 +22,8 @@ from dsv4agent.tools._browser_words import clipped
 MOST_TABS = 10
 LOOK_SECONDS = 10.0
 """How long a page may take to answer before its renderer counts as hanging; at most half an action's time."""
+READY_SECONDS = 5.0
+"""How long an element may take to become visible, enabled and uncovered."""
 DOWNLOAD_SECONDS = 5.0
 """How long an action waits for a download that it started."""
 _LOG_LINES = 200
@@ -84,6 +86,10 @@ class Session:
     async def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what a request asks and say what the current tab looks like then."""
         tab = await self._current_tab()
+        if tab.dead:
+            if request["action"] not in {"goto", "console"}:
+                return await self._reply(None, None)
+            tab = await self._replace(tab)
         for each in self._tabs.values():
             each.begin()
         picture, problem = None, None
@@ -106,6 +112,21 @@ class Session:
         except PlaywrightError as error:
             problem = Refusal("failed", f"{clipped(error.message)}; take a new snapshot")
         return await self._reply(problem, picture)
+
+    def report(self, event: str) -> None:
+        """Take a line about something that happened."""
+        if len(self._events) < _LOG_LINES:
+            self._events.append(event)
+
+    def log(self, line: str) -> None:
+        """Take a console message or a network error."""
+        self._log.append(line)
+        self._errors += not line.startswith(_HARMLESS)
+
+    def disturb(self, tab: Tab) -> None:
+        """Take that a page cannot go on by itself; one in the background matters if it asks something."""
+        if tab is self._current or tab.dialog:
+            self._disturbed.set()
 
     async def _act(self, tab: Tab, request: Mapping[str, Any]) -> bytes | None:
         action = request["action"]
@@ -133,12 +154,11 @@ class Session:
             tab = await self._current_tab()
             if any(each.dialog for each in self._tabs.values()):
                 break
-            if tab.crashed:
-                problem = problem or Refusal("page_crashed", f"the page of tab {tab.number} crashed; {_NEXT}")
-                await self._replace(tab)
-            elif tab.stuck:
+            if tab.stuck:
                 problem = Refusal("timeout", f"the page opens alerts without end and was stopped; {_NEXT}")
-                await tab.kill_renderer()
+                await self._replace(tab)
+            elif tab.crashed:
+                problem = Refusal("page_crashed", f"the page of tab {tab.number} crashed; {_NEXT}")
                 await self._replace(tab)
             try:
                 view = await self._attend(self._look(await self._current_tab()), 3 * self._patience)
@@ -147,7 +167,6 @@ class Session:
                 continue  # A dialog, a crash, or the next page came in between.
             except TimeoutError:
                 problem = Refusal("timeout", f"the page does not answer and was stopped; {_NEXT}")
-                await tab.kill_renderer()
                 await self._replace(tab)
         return self._answer(problem, view, picture)
 
@@ -233,12 +252,14 @@ class Session:
         finally:
             self._expecting_page = False
 
-    async def _replace(self, tab: Tab) -> None:
-        """Put a fresh tab in the place of one whose page is dead."""
-        fresh = await self._open_tab()
-        self._current = fresh
+    async def _replace(self, tab: Tab) -> Tab:
+        """Put a fresh tab in the place of one whose page is dead, or is to be."""
+        if not tab.crashed:
+            await tab.kill_renderer()
+        self._current = await self._open_tab()
         await self._close(tab)
-        self.report(f"tab {fresh.number} is a fresh one in place of tab {tab.number}")
+        self.report(f"tab {self._current.number} is a fresh one in place of tab {tab.number}")
+        return self._current
 
     async def _close(self, tab: Tab) -> None:
         self._tabs.pop(tab.page, None)
@@ -251,7 +272,8 @@ class Session:
     def _adopt(self, page: Page) -> Tab:
         tab = self._tabs.get(page)
         if tab is None:
-            tab = Tab(next(self._numbers), page, self._refs, self)
+            ready_seconds = min(READY_SECONDS, self._seconds / 4)
+            tab = Tab(next(self._numbers), page, self._refs, self, ready_seconds=ready_seconds)
             self._tabs[page] = tab
             page.on("download", self._downloads.start)
             page.on("close", self._on_close)
@@ -278,26 +300,14 @@ class Session:
         if tab is not None:
             self.report(f"tab {tab.number} closed")
 
-    def report(self, event: str) -> None:
-        """Take a line about something that happened."""
-        self._events.append(event)
-
-    def log(self, line: str) -> None:
-        """Take a console message or a network error."""
-        self._log.append(line)
-        self._errors += not line.startswith(_HARMLESS)
-
-    def disturb(self, tab: Tab) -> None:
-        """Take that a page cannot go on by itself; one in the background matters if it asks something."""
-        if tab is self._current or tab.dialog:
-            self._disturbed.set()
-
     def _refuse_if_dialog_open(self, request: Mapping[str, Any]) -> None:
-        if request["action"] in {"accept", "dismiss", "console"}:
+        if request["action"] in {"accept", "dismiss", "close_tab", "console"}:
             return
         for tab in self._tabs.values():
             if tab.dialog:
-                raise Refusal("dialog_open", f"tab {tab.number} shows a dialog; use accept or dismiss")
+                raise Refusal(
+                    "dialog_open", f"tab {tab.number} shows a dialog; use accept, dismiss or close_tab"
+                )
 
     async def _answer_dialog(self, accept: bool, text: str | None) -> None:
         asking = next((tab for tab in self._tabs.values() if tab.dialog), None)

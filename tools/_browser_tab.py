@@ -55,12 +55,22 @@ class Tab:
         page: The page.
         numbers: Where refs get their numbers.
         observer: Who hears of what happens.
+        ready_seconds: How long an element may take to become visible, enabled and uncovered.
     """
 
-    def __init__(self, number: int, page: Page, numbers: Iterator[int], observer: Observer) -> None:
+    def __init__(
+        self,
+        number: int,
+        page: Page,
+        numbers: Iterator[int],
+        observer: Observer,
+        *,
+        ready_seconds: float,
+    ) -> None:
         self.number = number
         self.page = page
         self.refs = RefBook(page, numbers)
+        self.ready_seconds = ready_seconds
         self.title = ""
         self.status: int | None = None
         self.dialog: Dialog | None = None
@@ -79,6 +89,11 @@ class Tab:
         page.on("pageerror", self._on_page_error)
         page.on("crash", self._on_crash)
         page.on("filechooser", self._on_file_chooser)
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can be done in this tab any more."""
+        return self.crashed or self.stuck
 
     def begin(self) -> None:
         """Forget what an earlier action counted."""

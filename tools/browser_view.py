@@ -145,7 +145,8 @@ def _rendered(lines: Sequence[SnapshotLine]) -> str:
 
 def _hint(missing: int, total: int, path: Path | str) -> str:
     where = f", or read {path}" if path else ""
-    return f"[{missing} of {total} lines left out: scroll, take a snapshot of a ref{where}]"
+    what = f"{missing} of {total} lines left out" if missing else "long lines cut"
+    return f"[{what}: scroll, take a snapshot of a ref{where}]"
 
 
 def _with_gaps(lines: Sequence[SnapshotLine], chosen: Sequence[int], longest: int) -> str:

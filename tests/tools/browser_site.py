@@ -32,6 +32,7 @@ DIALOGS = """<title>Dialogs</title><p id="out">nothing yet</p>
 <button onclick="alert('Mind the gap'); say('alerted')">Alert</button>
 <button onclick="say('confirmed ' + confirm('Delete all?'))">Confirm</button>
 <button onclick="say('prompted ' + prompt('Your name?', 'nobody'))">Prompt</button>
+<button onclick="while (true) confirm('More?')">Insist</button>
 <button onclick="while (true) alert('again')">Storm</button>
 <button onclick="while (true) {}">Spin</button>
 <button onclick="Notification.requestPermission().then(p => say('notifications ' + p))">Ask</button>
@@ -43,6 +44,8 @@ LONG = (
 )
 POPUPS = """<title>Popups</title>
 <button onclick="for (let i = 0; i < 12; i++) window.open('/second')">Many</button>"""
+COVERED = """<title>Covered</title><button disabled>Off</button> <div style="position: relative">
+<button>Under</button><div id="cover" style="position: absolute; inset: 0; background: red"></div></div>"""
 PAGES = {
     "/": HOME,
     "/second": "<title>Second</title><h1>The second page</h1><p>Nothing here</p>",
@@ -53,6 +56,7 @@ PAGES = {
     "/long": LONG,
     "/frames": "<title>Frames</title><h1>Outer</h1><iframe src='/form'></iframe>",
     "/popups": POPUPS,
+    "/covered": COVERED,
 }
 
 

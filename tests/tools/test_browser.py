@@ -324,6 +324,16 @@ async def test_alert_confirm_and_prompt(desk: Desk) -> None:
     assert (await desk.do("accept")).code == "no_dialog"
 
 
+async def test_a_tab_that_asks_for_ever_can_be_closed(desk: Desk) -> None:
+    asked = await desk.use("/dialogs", "click", 'button "Insist"')
+    assert 'open dialog: confirm "More?"' in asked.text
+    assert 'open dialog: confirm "More?"' in await desk.show("accept")
+    number = re.search(r"dialog_open: tab (\d+) ", (await desk.do("back")).text)
+    assert number
+    assert "url: about:blank" in await desk.show("close_tab", number=int(number[1]))
+    assert "title: Form" in await desk.show("goto", url="/form")
+
+
 async def test_permissions_are_denied(desk: Desk) -> None:
     assert "notifications denied" in (await desk.use("/dialogs", "click", 'button "Ask"')).text
 
@@ -424,6 +434,14 @@ async def test_a_crashed_tab_is_replaced(desk: Desk) -> None:
     assert crashed.text.startswith("page_crashed: the page of tab ")
     assert "is a fresh one in place of tab" in crashed.text
     assert "title: Form" in await desk.show("goto", url="/form")
+    for pid in renderers():
+        os.kill(pid, signal.SIGKILL)
+    # Whether the crash is known before the address is opened, or comes to light meanwhile, is a race.
+    opened = await desk.do("goto", url="/dialogs")
+    assert "is a fresh one in place of tab" in opened.text
+    if opened.code == "page_crashed":
+        await desk.show("goto", url="/dialogs")
+    desk.ref('button "Alert"')
 
 
 async def test_a_browser_that_crashed_is_started_anew(desk: Desk) -> None:
@@ -437,6 +455,15 @@ async def test_a_browser_that_crashed_is_started_anew(desk: Desk) -> None:
     assert "* the browser was started anew; tabs, cookies and refs of the last are gone" in text
     assert desk.ref('textbox "Name"') != name
     assert "started anew" not in await desk.show("snapshot")
+
+
+async def test_elements_that_cannot_be_used(hurried: Desk) -> None:
+    off = await hurried.use("/covered", "click", 'button "Off"')
+    assert (off.status, off.code) == (Status.ERROR, "not_ready")
+    assert "it is hidden, disabled or moving" in off.text
+    covered = await hurried.do("click", ref=hurried.ref('button "Under"'))
+    assert covered.code == "not_ready"
+    assert '<div id="cover"></div> intercepts pointer events' in covered.text
 
 
 async def test_pages_without_end(hurried: Desk) -> None:
