@@ -19,6 +19,7 @@ from playwright.async_api import Error as PlaywrightError
 
 MOST_LINES = 20_000
 """Lines of one snapshot that are looked at; pages beyond that are not read by scrolling."""
+MOST_CHARACTERS = 2_000_000
 MOST_FRAMES = 50
 _RETAKES = 3
 _PROBE_SECONDS = 2.0
@@ -157,7 +158,7 @@ class RefBook:
         seen: list[tuple[int, bool]] = []  # Depth and visibility of the line's ancestors.
         known: dict[str, _Known] = {}
         frame_depth: int | None = None
-        for raw in text.split("\n")[:MOST_LINES]:
+        for raw in text[:MOST_CHARACTERS].split("\n")[:MOST_LINES]:
             body = raw.lstrip(" ")
             if not body.startswith("- "):
                 continue
