@@ -42,10 +42,10 @@ class Desk:
         self.live: list[str] = []
         self.context = ToolContext(sandbox, count_words, budget, spill, self._show)
 
-    async def call(self, name: str, **args: Any) -> ToolResult:
+    async def call(self, name: str, /, **args: Any) -> ToolResult:
         return await self.tools[name](self.context, args)
 
-    async def text(self, name: str, **args: Any) -> str:
+    async def text(self, name: str, /, **args: Any) -> str:
         return (await self.call(name, **args)).text
 
     async def _show(self, text: str) -> None:
