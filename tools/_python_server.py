@@ -1,9 +1,9 @@
 """Runs code inside a cage, call after call, in one interpreter whose variables last.
 
 Sent as text to an interpreter and run there with `requests`, a stream of JSON lines: `mark` and `code`, or
-`interrupt`. Each code is answered on descriptor 3 by one JSON line: the `mark`, whether it `raised`, and the
-argument of `sys.exit` if it was called (`exited`). What the code prints goes to the standard output, with
-that of C libraries and of child processes, in order.
+the mark of a code to `interrupt`. Each code is answered on descriptor 3 by one JSON line: its `mark`, whether
+it `raised`, and the argument of `sys.exit` if that was called (`exited`). What the code prints goes to the
+standard output, with that of C libraries and of child processes, in order.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ class Interpreter:
         self._loop: Any = None
         self._busy = False
         self._interrupted = False
+        self._unwanted = ""
         signal.signal(signal.SIGINT, self._on_interrupt)
 
-    def run(self, code: str) -> dict[str, Any]:
-        """Run one call's code and report its exception, if any, with the code's own frames only."""
-        reply: dict[str, Any] = {"raised": False, "exited": None}
+    def run(self, mark: str, code: str) -> dict[str, Any]:
+        """Run one call's code and print its traceback, if any, with the code's own frames only."""
+        reply: dict[str, Any] = {"mark": mark, "raised": False, "exited": None}
         self._interrupted = False
         try:
             self._busy = True
+            if self._unwanted == mark:
+                raise KeyboardInterrupt
             self._execute(code)
         except SystemExit as error:
             self._busy = False
@@ -70,8 +73,9 @@ class Interpreter:
             os._exit(int(reply["raised"]))  # A forked child came to the end of the code that forked it.
         return reply
 
-    def interrupt(self) -> None:
+    def interrupt(self, mark: str) -> None:
         """Raise KeyboardInterrupt in the code and interrupt its child processes, as Ctrl-C would."""
+        self._unwanted = mark  # seen by `run` if it has not begun
         if self._busy:
             if os.getpgrp() == os.getpid():
                 os.killpg(0, signal.SIGINT)
@@ -148,8 +152,8 @@ def serve(requests: Iterable[bytes]) -> None:
     threading.Thread(target=_receive, args=(requests, waiting, interpreter), daemon=True).start()
     while True:
         request = waiting.get()
-        reply = interpreter.run(request["code"])
-        os.write(replies, json.dumps({"mark": request["mark"], **reply}).encode() + b"\n")
+        reply = interpreter.run(request["mark"], request["code"])
+        os.write(replies, json.dumps(reply).encode() + b"\n")
 
 
 def _receive(
@@ -159,7 +163,7 @@ def _receive(
     for line in requests:
         request: dict[str, Any] = json.loads(line)
         if "interrupt" in request:
-            interpreter.interrupt()
+            interpreter.interrupt(request["interrupt"])
         else:
             waiting.put(request)
     os._exit(0)

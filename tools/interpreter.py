@@ -22,6 +22,9 @@ _BOOT = (
     "{'__name__':'python_server','requests':i})"
 )
 _ARGV = (sys.executable, "-u", "-c", _BOOT)
+SEND_SECONDS = 10.0
+"""Seconds given to an interpreter to take a request; one that does not is killed."""
+
 _SOURCE = Path(__file__).with_name("_python_server.py")
 
 
@@ -67,11 +70,11 @@ class Interpreter:
         async with self._lock:
             process = self._process or await self._start()
             mark = secrets.token_hex(16)
-            request = json.dumps({"mark": mark, "code": code}).encode() + b"\n"
             outcome: CodeOutcome | None = None
             try:
+                await self._request(process, {"mark": mark, "code": code})
                 with anyio.move_on_after(timeout):
-                    outcome = await self._converse(process, request, mark, output)
+                    outcome = await self._reply(process, mark, output)
                 if outcome is None:
                     outcome = await self._interrupt(process, mark, output)
             except BaseException:
@@ -90,13 +93,24 @@ class Interpreter:
         self._received = b""
         self._process = process
         source = _SOURCE.read_bytes()
-        await _send(process, b"%d\n" % len(source) + source)
+        await self._send(process, b"%d\n" % len(source) + source)
         return process
 
-    async def _converse(
-        self, process: Process, request: bytes, mark: str, output: CommandOutput
-    ) -> CodeOutcome:
-        """Send a request and wait for the reply or for the interpreter's end, collecting output meanwhile."""
+    async def _request(self, process: Process, request: dict[str, str]) -> None:
+        await self._send(process, json.dumps(request).encode() + b"\n")
+
+    async def _send(self, process: Process, data: bytes) -> None:
+        # Half a request would leave the interpreter out of step. It reads while code runs, so this is short.
+        with anyio.move_on_after(SEND_SECONDS, shield=True) as scope:
+            try:
+                await process.write(data)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # The interpreter is gone; its end says so.
+        if scope.cancelled_caught:
+            await self._stop()
+
+    async def _reply(self, process: Process, mark: str, output: CommandOutput) -> CodeOutcome:
+        """Wait for the reply or for the interpreter's end, collecting output meanwhile."""
         ended: int | None = None
 
         async def watch() -> None:
@@ -113,7 +127,6 @@ class Interpreter:
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
             group.start_soon(pump, process, output)
-            group.start_soon(_send, process, request)
             group.start_soon(listen)
         # What the code printed was in the pipe before the reply was.
         await drain(process, output, 0.0)
@@ -138,7 +151,8 @@ class Interpreter:
         outcome: CodeOutcome | None = None
         try:
             with anyio.move_on_after(GRACE):
-                outcome = await self._converse(process, b'{"interrupt": true}\n', mark, output)
+                await self._request(process, {"interrupt": mark})
+                outcome = await self._reply(process, mark, output)
         finally:
             if outcome is None:
                 await self._stop(output)
@@ -153,10 +167,3 @@ class Interpreter:
             await process.kill(GRACE)
             if output is not None:
                 await drain(process, output, DRAIN)
-
-
-async def _send(process: Process, data: bytes) -> None:
-    try:
-        await process.write(data)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # The interpreter is gone; its end says so.
