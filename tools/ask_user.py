@@ -37,12 +37,12 @@ class AskUser:
             "additionalProperties": False,
             "required": ["question"],
             "properties": {
-                "question": {"type": "string", "minLength": 1, "description": "One clear question."},
+                "question": {"type": "string", "description": "One clear question."},
                 "options": {
                     "type": "array",
                     "items": {"type": "string"},
                     "maxItems": MAX_OPTIONS,
-                    "description": "Answers to choose from; the user may still answer otherwise.",
+                    "description": "Answers to choose from.",
                 },
             },
         }

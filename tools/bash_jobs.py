@@ -11,7 +11,7 @@ from dsv4agent.tools.bash import DEFAULT_TIMEOUT, MAX_TIMEOUT, BashTool, announc
 from dsv4agent.tools.jobs import Job, Jobs
 from dsv4agent.tools.output import fit_output
 
-_JOB_ID: Mapping[str, Any] = {"type": "string", "description": "Id that bash returned, such as job-1."}
+_JOB_ID: Mapping[str, Any] = {"type": "string", "description": "Id of the job, such as job-1."}
 
 
 def shell_tools(timeout: float = DEFAULT_TIMEOUT) -> list[Tool]:
@@ -32,7 +32,7 @@ class BashOutputTool:
     """
 
     name = "bash_output"
-    description = "Read what a background job printed since the last call, and whether it still runs."
+    description = "Read what a background job printed since the last call and whether it still runs."
     effects = Effects.NONE
 
     def __init__(self, jobs: Jobs) -> None:
@@ -47,7 +47,7 @@ class BashOutputTool:
                     "type": "integer",
                     "minimum": 0,
                     "maximum": MAX_TIMEOUT,
-                    "description": "Seconds to wait at most for the job's end, 0 by default.",
+                    "description": "Seconds to wait for the job's end, 0 by default.",
                 },
             },
         }

@@ -55,11 +55,8 @@ class Notes:
             "required": ["action"],
             "properties": {
                 "action": {"type": "string", "enum": list(_NEEDS), "description": "What to do."},
-                "name": {
-                    "type": "string",
-                    "description": "Name of the note: letters, digits, - and _; all but list and search.",
-                },
-                "text": {"type": "string", "description": "Markdown, for write (replaces) and append."},
+                "name": {"type": "string", "description": "Name of the note: letters, digits, - and _."},
+                "text": {"type": "string", "description": "Markdown, for write and append."},
                 "query": {"type": "string", "description": "Words to look for, for search."},
             },
         }

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from dsv4agent.sandboxes import SandboxUnavailable
 from dsv4agent.sandboxes.choice import ProviderName
 from dsv4agent.tools import BashTool, Status
-from dsv4agent.tools.bash_jobs import shell_tools
-from dsv4agent.tools.jobs import MAX_RUNNING
+from dsv4agent.tools.bash_jobs import BashKillTool, BashOutputTool, shell_tools
+from dsv4agent.tools.jobs import MAX_RUNNING, Jobs
 from tests.tools.editor_desk import count_words
 from tests.tools.shell_desk import Desk, appears, is_still, open_desk
 
@@ -91,17 +91,32 @@ async def test_waiting_ends_at_its_time(desk: Desk) -> None:
     assert 0.9 < time.monotonic() - begin < 20
 
 
-async def test_the_end_of_a_job_is_announced_once_by_the_next_result(desk: Desk) -> None:
-    await desk.call("bash", command="exit 4", run_in_background=True)
-    await desk.call("bash", command="touch second", run_in_background=True)
-    await desk.call("bash_output", job_id="job-2", wait=20)
-    await anyio.sleep(0.2)
-    first = await desk.text("bash", command="echo out; (exit 1)")
-    assert first in {
-        "out\n[exit code: 1]\n[job-1 finished: exit code 4]",
-        "out\n[exit code: 1]",  # when the result about job-2 told it
-    }
-    assert await desk.text("bash", command="true") == "(no output)"
+async def test_the_end_of_a_job_is_announced_once_by_the_next_result(tmp_path: Path) -> None:
+    jobs = Jobs()
+    tools = [BashTool(jobs=jobs), BashOutputTool(jobs), BashKillTool(jobs)]
+    async with open_desk(tmp_path, tools) as desk:
+        texts: list[str] = []
+        for code in (4, 0, 5):
+            texts.append(await desk.text("bash", command=f"exit {code}", run_in_background=True))
+            await jobs.all[-1].wait(20)
+        assert [text.split("\n")[1:] for text in texts] == [
+            [],
+            ["[job-1 finished: exit code 4]"],
+            ["[job-2 finished: exit code 0]"],
+        ]
+        assert await desk.text("bash_output", job_id="job-3") == (
+            "(no new output)\n[job-3 finished: exit code 5]"
+        )
+        await desk.call("bash", command="sleep 100", run_in_background=True)
+        await desk.call("bash_kill", job_id="job-4")
+        assert await desk.text("bash", command="(exit 1)") == "[exit code: 1]"
+        await desk.call("bash", command="true", run_in_background=True)
+        await jobs.all[-1].wait(20)
+        assert await desk.text("bash", command="echo out; (exit 1)") == (
+            "out\n[exit code: 1]\n[job-5 finished: exit code 0]"
+        )
+        assert jobs.pending_announcements() == []
+        assert await desk.text("bash", command="true") == "(no output)"
 
 
 async def test_bash_kill_ends_the_tree_and_returns_the_last_output(desk: Desk) -> None:
