@@ -180,13 +180,19 @@ class Jobs:
         """
         if sum(job.end is None for job in self._jobs.values()) >= MAX_RUNNING:
             raise TooManyJobs
-        process = await sandbox.spawn((*BASH, _RUN, "bash"), cwd=state.directory, env=ENVIRONMENT)
+        script = state.definitions + b"\0" + command + b"\0"
+        # A cancellation must not come between a process and its owner.
+        with anyio.CancelScope(shield=True):
+            process = await sandbox.spawn((*BASH, _RUN, "bash"), cwd=state.directory, env=ENVIRONMENT)
+            return self._adopt(process, script, spill_dir, limit)
+        raise AssertionError("a shielded scope is not left early")
+
+    def _adopt(self, process: Process, script: bytes, spill_dir: Path | None, limit: float | None) -> Job:
         self._started += 1
         job = Job(f"job-{self._started}", process, spill_dir, limit)
         self._jobs[job.job_id] = job
         # A task of the event loop itself: a job outlives the call that started it, so that no task group of
         # that call may own it.
-        script = state.definitions + b"\0" + command + b"\0"
         watcher = asyncio.get_running_loop().create_task(job.watch(script), name=job.job_id)
         self._watchers[job.job_id] = watcher
         watcher.add_done_callback(lambda _: self._watchers.pop(job.job_id, None))

@@ -28,7 +28,7 @@ ENVIRONMENT = {
 # One line, so that line numbers in bash's messages count from the start of the command. Command and mark
 # arrive NUL-terminated on stdin; the mark is read only after the command, so that no variable shows it to
 # the command. Descriptor 3 is closed to the command. `$?` carries over; options that would end or trace
-# this loop itself do not. A mark that ends in `s` asks for exports and functions as well.
+# this loop itself do not. A mark that ends in `s` asks for the state as well.
 _LOOP = (
     '__status() { return "$1"; }; __code=0; '
     "while IFS= read -r -d '' __command; do "
@@ -36,7 +36,8 @@ _LOOP = (
     "{ __code=$?; set +evx; } 2>/dev/null; "
     "IFS= read -r -d '' __mark; "
     'builtin printf \'%s %d %s\\0\' "$__mark" "$__code" "$PWD" >&3; '
-    "case $__mark in *s) { builtin export -p; builtin declare -f; builtin printf '\\0'; } >&3;; esac; "
+    "case $__mark in *s) { builtin umask -p; builtin export -p; builtin declare -f; builtin export -pf; "
+    "builtin printf '\\0'; } >&3;; esac; "
     "done"
 )
 BASH = ("bash", "--noprofile", "--norc", "-c")
@@ -69,7 +70,7 @@ class ShellState:
 
     Attributes:
         directory: Working directory.
-        definitions: A script that makes the exports and functions.
+        definitions: A script that makes the exports and functions and sets the umask.
     """
 
     directory: str
@@ -110,7 +111,7 @@ class Shell:
             return outcome if limit == limit_before else replace(outcome, limit=limit)
 
     async def snapshot(self) -> ShellState:
-        """Return the shell's directory, exports and functions; a shell that was not started has none."""
+        """Return the shell's directory, exports, functions and umask; one that was not started has none."""
         async with self._lock:
             process = self._process
             if process is None:

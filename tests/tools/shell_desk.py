@@ -22,13 +22,13 @@ def is_still(file: Path) -> bool:
 
 
 async def appears(file: Path) -> None:
-    """Wait until a file exists.
+    """Wait until a file exists and is not empty.
 
     Raises:
         TimeoutError: It does not.
     """
     with anyio.fail_after(10):
-        while not file.exists():  # noqa: ASYNC110, ASYNC240
+        while not file.exists() or not file.stat().st_size:  # noqa: ASYNC110, ASYNC240
             await anyio.sleep(0.02)
 
 

@@ -59,15 +59,15 @@ async def test_restart_begins_anew_in_the_workspace(desk: Desk) -> None:
 
 
 async def test_a_job_starts_where_the_shell_is_with_its_exports_and_functions(desk: Desk) -> None:
-    await desk.call("bash", command="mkdir d; cd d; export A='x\ny'; B=2; f() { echo from f $1; }; false")
-    started = await desk.call(
-        "bash", command='pwd; echo "$A[$B]"; f 7; read z; exit 3', run_in_background=True
-    )
+    await desk.call("bash", command="mkdir d; cd d; export A='x\ny'; B=2; umask 027; false")
+    await desk.call("bash", command="f() { echo from f $1; }; g() { echo from g; }; export -f g; (exit 6)")
+    script = 'pwd; echo "$A[$B]"; f 7; bash -c g; umask; read z; exit 3'
+    started = await desk.call("bash", command=script, run_in_background=True)
     assert started.text == "started job-1; bash_output shows what it prints, bash_kill ends it"
     result = await desk.call("bash_output", job_id="job-1", wait=20)
-    assert result.text == f"{desk.workspace}/d\nx\ny[]\nfrom f 7\n[job-1 finished: exit code 3]"
+    assert result.text == f"{desk.workspace}/d\nx\ny[]\nfrom f 7\nfrom g\n0027\n[job-1 finished: exit code 3]"
     assert (result.status, result.exit_code) == (Status.OK, 3)
-    assert await desk.text("bash", command="echo $? $PWD") == f"1 {desk.workspace}/d"
+    assert await desk.text("bash", command="echo $? $PWD") == f"6 {desk.workspace}/d"
 
 
 async def test_output_comes_once(desk: Desk) -> None:

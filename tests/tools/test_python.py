@@ -168,7 +168,7 @@ async def test_forked_children_neither_answer_nor_hold_up(desk: Desk) -> None:
     begin = time.monotonic()
     code = "import os\nif os.fork() == 0:\n    print('child')\nelse:\n    os.wait()\n    print('parent')"
     assert await run(desk, code) == "child\nparent"
-    daemon = "if os.fork() == 0:\n    import time; open('up', 'w'); time.sleep(100)"
+    daemon = "if os.fork() == 0:\n    import time; open('up', 'w').write('1'); time.sleep(100)"
     assert await run(desk, daemon) == "(no output)"
     await appears(desk.workspace / "up")
     assert await run(desk, "1") == "1"
