@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 import types
+import warnings
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
@@ -146,6 +147,8 @@ def serve(requests: Iterable[bytes]) -> None:
         )  # A group of its own, so that an interruption reaches the code and its children only.
     except PermissionError:
         pass  # It leads a session, and so has one.
+    # Said of every fork from Python 3.12 on because of the thread below, which no child misses.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     sys.argv = [""]
     interpreter = Interpreter()
     waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -174,6 +177,8 @@ def _print_error(error: BaseException) -> None:
     place = error.__traceback__
     while place is not None and not place.tb_frame.f_code.co_filename.startswith("<call "):
         place = place.tb_next
+    if isinstance(error, SyntaxError) and error.text is None and error.filename and error.lineno:
+        error.text = linecache.getline(error.filename, error.lineno)  # left out if the parser saw no error
     report = traceback.TracebackException(type(error), error, place)
     text = "".join(_without_server(report).format())
     data = text.encode("utf-8", "backslashreplace")

@@ -86,6 +86,8 @@ async def test_tracebacks_show_the_code_s_own_lines_only(desk: Desk) -> None:
     assert (result.status, result.exit_code) == (Status.OK, 1)
     broken = await run(desk, "x = 1\nif x\n    y")
     assert broken == "  File \"<call 3>\", line 2\n    if x\n        ^\nSyntaxError: expected ':'"
+    late = await run(desk, "x = 1\nreturn x")
+    assert late.startswith('  File "<call 4>", line 2\n    return x\n') and "outside function" in late
     chained = await run(desk, "try:\n    divide(1, 0)\nexcept ZeroDivisionError:\n    raise KeyError('k')")
     assert "python_server" not in chained and "During handling of the above exception" in chained
 
