@@ -1,15 +1,16 @@
 """Runs code inside a cage, call after call, in one interpreter whose variables last.
 
 Sent as text to an interpreter and run there with `requests`, a stream of JSON lines: `mark` and `code`, or
-the mark of a code to `interrupt`. Each code is answered on descriptor 3 by one JSON line: its `mark`, whether
-it `raised`, and the argument of `sys.exit` if that was called (`exited`). What the code prints goes to the
-standard output, with that of C libraries and of child processes, in order.
+the mark of a code to `interrupt`. On descriptor 3 it says `ready` once, and answers each code by one JSON
+line: its `mark`, whether it `raised`, and the argument of `sys.exit` if that was called (`exited`). What the
+code prints goes to the standard output, with that of C libraries and of child processes, in order.
 """
 
 from __future__ import annotations
 
 import ast
 import faulthandler
+import fcntl
 import json
 import linecache
 import os
@@ -65,6 +66,8 @@ class Interpreter:
             _print_error(error)
         finally:
             self._busy = False
+        if self._interrupted:
+            self._interrupt_group()  # A child may have been forked after the first signal.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -78,12 +81,15 @@ class Interpreter:
         """Raise KeyboardInterrupt in the code and interrupt its child processes, as Ctrl-C would."""
         self._unwanted = mark  # seen by `run` if it has not begun
         if self._busy:
-            if os.getpgrp() == os.getpid():
-                os.killpg(0, signal.SIGINT)
+            self._interrupt_group()
             # A system call of the main thread returns only if the signal comes to that thread.
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, signal.SIGINT)
+
+    def _interrupt_group(self) -> None:
+        if os.getpgrp() == self._pid:
+            os.killpg(0, signal.SIGINT)
 
     def _on_interrupt(self, *_: object) -> None:
         if self._busy and not self._interrupted:
@@ -135,8 +141,10 @@ class Interpreter:
 
 def serve(requests: Iterable[bytes]) -> None:
     """Answer requests until their end, which ends this process."""
-    replies = os.dup(3)  # a copy that child processes do not inherit
+    # Out of the way of code that closes all low descriptors, and not for child processes.
+    replies = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 200)
     os.close(3)
+    os.write(replies, b"ready\n")
     with open(os.devnull) as null:
         os.dup2(null.fileno(), 0)
     _unbuffer_c_output()

@@ -17,10 +17,11 @@ from dsv4agent.tools.shell import ENVIRONMENT, GRACE, limit_hit
 
 # The source arrives on stdin, so that it need not be readable (nor be at all) inside the cage.
 _BOOT = (
-    "import os;i=os.fdopen(os.dup(0),'rb');"
+    "import fcntl,os;i=os.fdopen(fcntl.fcntl(0,fcntl.F_DUPFD_CLOEXEC,200),'rb');"
     "exec(compile(i.read(int(i.readline())),'python_server','exec'),"
     "{'__name__':'python_server','requests':i})"
 )
+_READY = b"ready\n"
 _ARGV = (sys.executable, "-u", "-c", _BOOT)
 SEND_SECONDS = 10.0
 """Seconds given to an interpreter to take a request; one that does not is killed."""
@@ -36,7 +37,8 @@ class CodeOutcome:
         raised: Whether an exception came out of it.
         exited: Argument of `sys.exit`, if that was called; the interpreter goes on all the same.
         timed_out: Whether it was stopped by the timeout.
-        exit_code: How the interpreter ended (128 + signal for a signal), if it ended by itself.
+        exit_code: How the interpreter ended (128 + signal for a signal), if it ended by itself. None if it
+            had to be stopped: at the timeout, or because its answer made no sense.
         alive: Whether the interpreter and its variables are still there.
         limit: The limit of the sandbox that ended it, in words.
     """
@@ -57,6 +59,7 @@ class Interpreter:
         self._process: Process | None = None
         self._lock = anyio.Lock()
         self._received = b""
+        self._ready = False
 
     async def run(self, code: str, output: CommandOutput, *, timeout: float) -> CodeOutcome:
         """Run code to its end, the timeout or a cancellation.
@@ -90,7 +93,7 @@ class Interpreter:
     async def _start(self) -> Process:
         workspace = self._sandbox.policy.workspace
         process = await self._sandbox.spawn(_ARGV, cwd=workspace, env=ENVIRONMENT)
-        self._received = b""
+        self._received, self._ready = b"", False
         self._process = process
         source = _SOURCE.read_bytes()
         await self._send(process, b"%d\n" % len(source) + source)
@@ -101,13 +104,14 @@ class Interpreter:
 
     async def _send(self, process: Process, data: bytes) -> None:
         # Half a request would leave the interpreter out of step. It reads while code runs, so this is short.
-        with anyio.move_on_after(SEND_SECONDS, shield=True) as scope:
+        with anyio.move_on_after(SEND_SECONDS, shield=True):
             try:
                 await process.write(data)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # The interpreter is gone; its end says so.
-        if scope.cancelled_caught:
-            await self._stop()
+                pass  # The interpreter is gone, or the code closed all descriptors.
+            else:
+                return
+        await self._stop()
 
     async def _reply(self, process: Process, mark: str, output: CommandOutput) -> CodeOutcome:
         """Wait for the reply or for the interpreter's end, collecting output meanwhile."""
@@ -121,6 +125,8 @@ class Interpreter:
         async def listen() -> None:
             while b"\n" not in self._received and (data := await process.read_control()):
                 self._received += data
+                if not self._ready and self._received.startswith(_READY):
+                    self._received, self._ready = self._received.removeprefix(_READY), True
             if b"\n" in self._received:
                 group.cancel_scope.cancel()
 
@@ -131,17 +137,18 @@ class Interpreter:
         # What the code printed was in the pipe before the reply was.
         await drain(process, output, 0.0)
         line, found, self._received = self._received.partition(b"\n")
+        if line and not self._ready:
+            # Before the program starts, the channel carries the sandbox's own complaints.
+            await self._stop()
+            raise SandboxCrashed(f"the interpreter did not start: {line.decode('utf-8', 'replace')}")
         if found:
-            reply: dict[str, Any] = json.loads(line)
-            if reply["mark"] != mark:
-                raise SandboxCrashed("the interpreter answered another call; its channel was written to")
-            return CodeOutcome(raised=reply["raised"], exited=reply["exited"])
-        assert ended is not None, "the group ends with a reply or with the process"
+            outcome = _parse(line, mark)
+            if not outcome.alive:
+                await self._stop(output)
+            return outcome
+        assert ended is not None, "the group ends with a line or with the process"
         limit = limit_hit(process)
         await self._stop()
-        if line:
-            # Before the program starts, the channel carries the sandbox's own complaints.
-            raise SandboxCrashed(f"the interpreter did not start: {line.decode('utf-8', 'replace').strip()}")
         return CodeOutcome(exit_code=128 - ended if ended < 0 else ended, alive=False, limit=limit)
 
     async def _interrupt(self, process: Process, mark: str, output: CommandOutput) -> CodeOutcome:
@@ -167,3 +174,14 @@ class Interpreter:
             await process.kill(GRACE)
             if output is not None:
                 await drain(process, output, DRAIN)
+
+
+def _parse(line: bytes, mark: str) -> CodeOutcome:
+    """Return the outcome that a reply states; if it is none, the code wrote to the channel itself."""
+    try:
+        reply: dict[str, Any] = json.loads(line)
+        if reply["mark"] == mark:
+            return CodeOutcome(raised=bool(reply["raised"]), exited=reply["exited"])
+    except (ValueError, TypeError, KeyError):
+        pass
+    return CodeOutcome(alive=False)

@@ -45,100 +45,6 @@ class JobEnd:
         return f"stopped: {self.reason}" if self.reason else f"finished: exit code {self.exit_code}"
 
 
-class Job:
-    """One background command. Made by `Jobs.start`.
-
-    Attributes:
-        job_id: `job-1` and so on.
-        end: How it ended, or None while it runs.
-        announced: Whether a result said that it ended.
-    """
-
-    def __init__(self, job_id: str, process: Process, spill_dir: Path | None, limit: float | None) -> None:
-        self.job_id = job_id
-        self.end: JobEnd | None = None
-        self.announced = False
-        self._process = process
-        self._spill_dir = spill_dir
-        self._limit = limit
-        # Left when the job ends by itself, cancelled to end it: only one task may wait for a process.
-        self._life = anyio.CancelScope()
-        self._reason: str | None = None
-        self._unread = self._new_output()
-        self._ended = anyio.Event()
-
-    def take_output(self) -> CommandOutput:
-        """Return what was printed since the last call; the caller closes it."""
-        taken, self._unread = self._unread, self._new_output()
-        return taken
-
-    async def wait(self, seconds: float) -> None:
-        """Wait until the job ended, at most so long."""
-        with anyio.move_on_after(seconds):
-            await self._ended.wait()
-
-    async def stop(self, reason: str) -> None:
-        """End the job's process tree and wait until it is gone."""
-        if self.end is None:
-            self._reason = self._reason or reason
-            self._life.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._ended.wait()
-
-    async def watch(self, command: bytes) -> None:
-        """Feed the job its command, collect its output, and note its end."""
-        try:
-            await self._watch(command)
-        except* (anyio.ClosedResourceError, OSError, ValueError):
-            self._reason = self._reason or "the sandbox was closed"  # and with it the job's pipes
-            self.end = JobEnd(None, self._reason)
-        finally:
-            self.end = self.end or JobEnd(None, self._reason or "the session ended")
-            self._ended.set()
-
-    def forget(self) -> None:
-        """Close the file that holds unread output."""
-        self._unread.close()
-
-    async def _watch(self, command: bytes) -> None:
-        code: int | None = None
-        if self._limit is not None:
-            self._life.deadline = anyio.current_time() + self._limit
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._send, command)
-            async with anyio.create_task_group() as readers:
-                readers.start_soon(pump, self._process, self)
-                readers.start_soon(self._hear_complaints)
-                with self._life:
-                    code = await self._process.wait()
-                if code is None:
-                    self._reason = self._reason or f"time limit of {self._limit:g} s"
-                    await self._process.kill(GRACE)
-                readers.cancel_scope.deadline = anyio.current_time() + DRAIN
-            group.cancel_scope.cancel()
-        reason = self._reason if code is None else limit_hit(self._process)
-        exit_code = 128 - code if code is not None and code < 0 else code
-        self.end = JobEnd(None if reason else exit_code, reason)
-
-    async def feed(self, chunk: bytes) -> None:
-        """Collect a piece of output."""
-        self._unread.add(chunk)
-
-    async def _send(self, command: bytes) -> None:
-        try:
-            await self._process.write(command)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # The job is gone; its end says so.
-
-    async def _hear_complaints(self) -> None:
-        """Collect what the sandbox says if it cannot start the program, which itself says nothing here."""
-        while data := await self._process.read_control():
-            self._unread.add(data)
-
-    def _new_output(self) -> CommandOutput:
-        return CommandOutput(self._spill_dir, name="job")
-
-
 class Jobs:
     """Owns the background jobs of one session; the tools that start, read and end them share it."""
 
@@ -222,3 +128,97 @@ class Jobs:
         for job in ended[: max(len(ended) - MAX_REMEMBERED, 0)]:
             job.forget()
             del self._jobs[job.job_id]
+
+
+class Job:
+    """One background command. Made by `Jobs.start`.
+
+    Attributes:
+        job_id: `job-1` and so on.
+        end: How it ended, or None while it runs.
+        announced: Whether a result said that it ended.
+    """
+
+    def __init__(self, job_id: str, process: Process, spill_dir: Path | None, limit: float | None) -> None:
+        self.job_id = job_id
+        self.end: JobEnd | None = None
+        self.announced = False
+        self._process = process
+        self._spill_dir = spill_dir
+        self._limit = limit
+        # Left when the job ends by itself, cancelled to end it: only one task may wait for a process.
+        self._life = anyio.CancelScope()
+        self._reason: str | None = None
+        self._unread = self._new_output()
+        self._ended = anyio.Event()
+
+    def take_output(self) -> CommandOutput:
+        """Return what was printed since the last call; the caller closes it."""
+        taken, self._unread = self._unread, self._new_output()
+        return taken
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until the job ended, at most so long."""
+        with anyio.move_on_after(seconds):
+            await self._ended.wait()
+
+    async def stop(self, reason: str) -> None:
+        """End the job's process tree and wait until it is gone."""
+        if self.end is None:
+            self._reason = self._reason or reason
+            self._life.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def watch(self, command: bytes) -> None:
+        """Feed the job its command, collect its output, and note its end."""
+        try:
+            await self._watch(command)
+        except* (anyio.ClosedResourceError, OSError, ValueError):
+            self._reason = self._reason or "the sandbox was closed"  # and with it the job's pipes
+            self.end = JobEnd(None, self._reason)
+        finally:
+            self.end = self.end or JobEnd(None, self._reason or "the session ended")
+            self._ended.set()
+
+    async def feed(self, chunk: bytes) -> None:
+        """Collect a piece of output."""
+        self._unread.add(chunk)
+
+    def forget(self) -> None:
+        """Close the file that holds unread output."""
+        self._unread.close()
+
+    async def _watch(self, command: bytes) -> None:
+        code: int | None = None
+        if self._limit is not None:
+            self._life.deadline = anyio.current_time() + self._limit
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._send, command)
+            async with anyio.create_task_group() as readers:
+                readers.start_soon(pump, self._process, self)
+                readers.start_soon(self._hear_complaints)
+                with self._life:
+                    code = await self._process.wait()
+                if code is None:
+                    self._reason = self._reason or f"time limit of {self._limit:g} s"
+                    await self._process.kill(GRACE)
+                readers.cancel_scope.deadline = anyio.current_time() + DRAIN
+            group.cancel_scope.cancel()
+        reason = self._reason if code is None else limit_hit(self._process)
+        exit_code = 128 - code if code is not None and code < 0 else code
+        self.end = JobEnd(None if reason else exit_code, reason)
+
+    async def _send(self, command: bytes) -> None:
+        try:
+            await self._process.write(command)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The job is gone; its end says so.
+
+    async def _hear_complaints(self) -> None:
+        """Collect what the sandbox says if it cannot start the program, which itself says nothing here."""
+        while data := await self._process.read_control():
+            self._unread.add(data)
+
+    def _new_output(self) -> CommandOutput:
+        return CommandOutput(self._spill_dir, name="job")

@@ -112,6 +112,8 @@ def _judge(outcome: CodeOutcome, timeout: float) -> tuple[Status, str | None, st
         return Status.OK, None, ""
     number = _signal(outcome.exit_code)
     cause = f"the interpreter ended with exit code {outcome.exit_code}"
+    if outcome.exit_code is None:
+        cause = "the code wrote to the interpreter's private descriptors, which was stopped"
     if outcome.limit is not None:
         cause = f"the interpreter was stopped by the {outcome.limit}"
     elif number is not None:

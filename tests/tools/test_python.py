@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dsv4agent.sandboxes import MemorySandbox, ProgramsUnsupported, SandboxUnavailable
+from dsv4agent.sandboxes import MemorySandbox, ProgramsUnsupported, SandboxCrashed, SandboxUnavailable
 from dsv4agent.sandboxes.choice import ProviderName
 from dsv4agent.tools import Status, ToolContext
 from dsv4agent.tools.python import PythonTool
@@ -200,6 +200,30 @@ async def test_a_lone_surrogate_in_the_code_is_an_error_of_the_code(desk: Desk) 
     assert "UnicodeEncodeError" in await run(desk, "x = '\ud800'")
     assert "null bytes" in await run(desk, "x = '\0'")
     assert await run(desk, "1") == "1"
+
+
+async def test_code_that_writes_to_the_private_channel_only_harms_itself(desk: Desk) -> None:
+    await run(desk, "import contextlib, os")
+    code = (
+        "for name in os.listdir('/proc/self/fd'):\n"
+        "    if int(name) > 2:\n"
+        "        with contextlib.suppress(OSError):\n"
+        "            os.write(int(name), b'{}\\n')"
+    )
+    result = await desk.call("python", code=code)
+    assert result.text.startswith("crashed: the code wrote to the interpreter's private descriptors")
+    assert (result.status, result.exit_code) == (Status.ERROR, None)
+    assert "NameError" in await run(desk, "os")
+    assert await run(desk, "import os; os.closerange(3, 100); os.open('/dev/null', 0)") == "3"
+    assert await run(desk, "2") == "2"
+    assert (await run(desk, "os.closerange(3, 1000)", timeout=20)).startswith("crashed: ")
+    assert await run(desk, "2") == "2"
+
+
+async def test_an_interpreter_that_cannot_start_is_the_sandbox_s_failure(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "workspace").rename(tmp_path / "moved")
+    with pytest.raises(SandboxCrashed, match="No such file or directory"):
+        await run(desk, "1")
 
 
 async def test_a_sandbox_without_programs_raises() -> None:
