@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class CodeOutcome:
         exit_code: How the interpreter ended (128 + signal for a signal), if it ended by itself. None if it
             had to be stopped: at the timeout, or because its answer made no sense.
         alive: Whether the interpreter and its variables are still there.
-        limit: The limit of the sandbox that ended it, in words.
+        limit: The limit of the sandbox that ended it, or a child process of it, in words.
     """
 
     raised: bool = False
@@ -74,6 +74,7 @@ class Interpreter:
             process = self._process or await self._start()
             mark = secrets.token_hex(16)
             outcome: CodeOutcome | None = None
+            limit_before = limit_hit(process)
             try:
                 await self._request(process, {"mark": mark, "code": code})
                 with anyio.move_on_after(timeout):
@@ -84,7 +85,8 @@ class Interpreter:
                 with anyio.CancelScope(shield=True):
                     await self._interrupt(process, mark, output)
                 raise
-            return outcome
+            limit = limit_hit(process)
+            return outcome if limit == limit_before else replace(outcome, limit=limit)
 
     async def aclose(self) -> None:
         """End the interpreter and all that it started."""
@@ -147,9 +149,8 @@ class Interpreter:
                 await self._stop(output)
             return outcome
         assert ended is not None, "the group ends with a line or with the process"
-        limit = limit_hit(process)
         await self._stop()
-        return CodeOutcome(exit_code=128 - ended if ended < 0 else ended, alive=False, limit=limit)
+        return CodeOutcome(exit_code=128 - ended if ended < 0 else ended, alive=False)
 
     async def _interrupt(self, process: Process, mark: str, output: CommandOutput) -> CodeOutcome:
         """Interrupt the code; kill the interpreter if it goes on."""

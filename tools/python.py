@@ -80,7 +80,9 @@ def _result(
     status, code, opening = _judge(outcome, timeout)
     captured = output.captured()
     note = empty_input_hint(captured) if outcome.raised else None
-    if outcome.exited is not None:
+    if outcome.limit is not None:
+        note = f"stopped: {outcome.limit}"
+    elif outcome.exited is not None:
         note = f"sys.exit({outcome.exited}) was called; the interpreter goes on"
     text, truncation = fit_output(
         captured,
