@@ -10,10 +10,13 @@ from weakref import WeakKeyDictionary
 
 from dsv4agent.sandboxes import Sandbox
 from dsv4agent.tools.base import Effects, Status, ToolContext, ToolResult
-from dsv4agent.tools.output import fit_output
-from dsv4agent.tools.shell import CommandOutput, Shell, ShellOutcome
+from dsv4agent.tools.command_output import CommandOutput
+from dsv4agent.tools.jobs import MAX_RUNNING, Jobs, TooManyJobs
+from dsv4agent.tools.output import empty_input_hint, fit_output
+from dsv4agent.tools.shell import Shell, ShellOutcome
 
 DEFAULT_TIMEOUT = 300.0
+MAX_TIMEOUT = 600
 
 
 class BashTool:
@@ -21,6 +24,8 @@ class BashTool:
 
     Args:
         timeout: Seconds before a command is stopped.
+        jobs: The session's background jobs, shared with `bash_output` and `bash_kill`. With it the model is
+            shown the full surface (`timeout`, `run_in_background`, `restart`), without it `command` alone.
     """
 
     name = "bash"
@@ -29,19 +34,23 @@ class BashTool:
     )
     effects = Effects.WORKSPACE
 
-    def __init__(self, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, *, timeout: float = DEFAULT_TIMEOUT, jobs: Jobs | None = None) -> None:
         self._timeout = timeout
+        self._jobs = jobs
         self._shells: WeakKeyDictionary[Sandbox, Shell] = WeakKeyDictionary()
+        properties: dict[str, Any] = {
+            "command": {
+                "type": "string",
+                "description": "Command to run, written raw, without XML escaping.",
+            }
+        }
+        if jobs is not None:
+            properties |= _full_surface(timeout)
         self.parameters: Mapping[str, Any] = {
             "type": "object",
             "additionalProperties": False,
             "required": ["command"],
-            "properties": {
-                "command": {
-                    "type": "string",
-                    "description": "Command to run, written raw, without XML escaping.",
-                }
-            },
+            "properties": properties,
         }
 
     async def __call__(self, ctx: ToolContext, args: Mapping[str, Any]) -> ToolResult:
@@ -60,46 +69,106 @@ class BashTool:
         shell = self._shells.get(ctx.sandbox)
         if shell is None:
             shell = self._shells[ctx.sandbox] = Shell(ctx.sandbox)
-        started = time.monotonic()
-        with CommandOutput(ctx.spill_dir, ctx.on_output) as output:
-            outcome = await shell.run(script, output, timeout=self._timeout)
-            return self._result(ctx, outcome, output, 1000 * (time.monotonic() - started))
+        if args.get("restart"):
+            await shell.restart()
+        limit: float | None = args.get("timeout")
+        if self._jobs is None:
+            return await self._run(ctx, shell, script, self._timeout)
+        if args.get("run_in_background"):
+            return await _start_job(ctx, self._jobs, shell, script, limit)
+        return await self._run(ctx, shell, script, limit or self._timeout, self._jobs)
 
     async def aclose(self) -> None:
-        """End all shells."""
+        """End all shells and jobs."""
         shells = list(self._shells.values())
         self._shells.clear()
         for shell in shells:
             await shell.aclose()
+        if self._jobs is not None:
+            await self._jobs.aclose()
 
-    def _result(
-        self, ctx: ToolContext, outcome: ShellOutcome, output: CommandOutput, duration_ms: float
+    async def _run(
+        self, ctx: ToolContext, shell: Shell, script: bytes, timeout: float, jobs: Jobs | None = None
     ) -> ToolResult:
-        fresh = f"the next call starts in a fresh shell in {shlex.quote(outcome.directory)}"
-        opening, note = "", None
-        if outcome.timed_out:
-            opening = f"timeout: stopped after {self._timeout:g} s; {fresh}"
-        elif outcome.shell_ended:
-            note = f"the shell ended; {fresh}"
-        text, truncation = fit_output(
-            output.captured(),
-            exit_code=outcome.exit_code,
-            note=note,
-            opening=opening,
-            budget=ctx.max_output_tokens,
-            count_tokens=ctx.count_tokens,
-            save=output.save,
-        )
-        code = outcome.exit_code
-        return ToolResult(
-            text=text,
-            status=Status.TIMEOUT if outcome.timed_out else Status.OK,
-            code="timeout" if outcome.timed_out else None,
-            exit_code=code,
-            signal=code - 128 if code is not None and 128 < code <= 192 else None,
-            duration_ms=duration_ms,
-            truncated=truncation,
-        )
+        started = time.monotonic()
+        with CommandOutput(ctx.spill_dir, ctx.on_output) as output:
+            outcome = await shell.run(script, output, timeout=timeout)
+            return _result(ctx, outcome, output, timeout, jobs, 1000 * (time.monotonic() - started))
+
+
+def announcements(jobs: Jobs) -> str:
+    """Return the lines that tell which jobs ended since the last result, each once."""
+    return "".join(f"\n[{line}]" for line in jobs.pending_announcements())
+
+
+def _full_surface(timeout: float) -> dict[str, Any]:
+    return {
+        "timeout": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_TIMEOUT,
+            "description": f"Seconds before the command is stopped, {timeout:g} by default.",
+        },
+        "run_in_background": {
+            "type": "boolean",
+            "description": "Return at once with a job id for bash_output and bash_kill.",
+        },
+        "restart": {"type": "boolean", "description": "Start a fresh shell in the workspace first."},
+    }
+
+
+async def _start_job(
+    ctx: ToolContext, jobs: Jobs, shell: Shell, script: bytes, limit: float | None
+) -> ToolResult:
+    state = await shell.snapshot()
+    try:
+        job = await jobs.start(ctx.sandbox, script, state, spill_dir=ctx.spill_dir, limit=limit)
+    except TooManyJobs:
+        running = ", ".join(job.job_id for job in jobs.all if job.end is None)
+        text = f"too_many_jobs: {MAX_RUNNING} jobs run ({running}); end one with bash_kill or wait for one"
+        return ToolResult(text + announcements(jobs), Status.ERROR, "too_many_jobs")
+    text = f"started {job.job_id}; bash_output shows what it prints, bash_kill ends it"
+    return ToolResult(text + announcements(jobs))
+
+
+def _result(
+    ctx: ToolContext,
+    outcome: ShellOutcome,
+    output: CommandOutput,
+    timeout: float,
+    jobs: Jobs | None,
+    duration_ms: float,
+) -> ToolResult:
+    fresh = f"the next call starts in a fresh shell in {shlex.quote(outcome.directory)}"
+    opening = f"timeout: stopped after {timeout:g} s; {fresh}" if outcome.timed_out else ""
+    news = "" if jobs is None else announcements(jobs)
+    captured = output.captured()
+    notes: list[str] = []
+    if outcome.limit is not None:
+        notes.append(f"stopped: {outcome.limit}")
+    if outcome.shell_ended:
+        notes.append(f"the shell ended; {fresh}")
+    if jobs is not None and outcome.exit_code and (hint := empty_input_hint(captured)):
+        notes.append(hint)
+    text, truncation = fit_output(
+        captured,
+        exit_code=outcome.exit_code,
+        note="; ".join(notes) or None,
+        opening=opening,
+        budget=max(ctx.max_output_tokens - (ctx.count_tokens(news) if news else 0), 1),
+        count_tokens=ctx.count_tokens,
+        save=output.save,
+    )
+    code = outcome.exit_code
+    return ToolResult(
+        text=text + news,
+        status=Status.TIMEOUT if outcome.timed_out else Status.OK,
+        code="timeout" if outcome.timed_out else None,
+        exit_code=code,
+        signal=code - 128 if code is not None and 128 < code <= 192 else None,
+        duration_ms=duration_ms,
+        truncated=truncation,
+    )
 
 
 def _invalid(reason: str) -> ToolResult:

@@ -28,6 +28,13 @@ _SEQUENCE = (
 _COMPLETE_SEQUENCE = re.compile(_SEQUENCE)
 # Of an unfinished sequence the introducer goes, and of an unfinished title all of its line.
 _ESCAPE_SEQUENCE = re.compile(_SEQUENCE + r"|\x1b(?:[\]PX^_][^\x1b\n]*|\[[0-?]*[ -/]*)?")
+_MISSED_INPUT = re.compile(
+    rb"EOFError: EOF when reading a line|(?:input|stdin|standard input)[^\n]{0,20} is not a (?:tty|terminal)"
+    rb"|a terminal is required|no tty present|Inappropriate ioctl for device"
+    rb"|could not read (?:Username|Password)",
+    re.IGNORECASE,
+)
+_LAST_WORDS = 1000
 _UNFINISHED_LENGTH = 256
 _NEAR = 0.98
 _GUESSES = 8
@@ -88,6 +95,14 @@ class Captured:
     head: bytes
     tail: bytes = b""
     omitted: int = 0
+
+
+def empty_input_hint(captured: Captured) -> str | None:
+    """Return what to do if a failed program's last words say that it found nothing to read or no terminal."""
+    end = (captured.tail or captured.head)[-_LAST_WORDS:]
+    if _MISSED_INPUT.search(end) is None:
+        return None
+    return "standard input is empty and no terminal: give input with a pipe, < FILE or an option"
 
 
 def truncate_output(

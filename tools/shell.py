@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass, replace
 
 import anyio
 
 from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
-from dsv4agent.tools.output import Captured, LiveText, new_output_file, save_output
+from dsv4agent.tools.command_output import DRAIN, CommandOutput, drain, pump
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
-DRAIN = 0.1
-"""Seconds spent on what is in the pipe after a kill; survivors may hold it open for ever."""
-PIPE_BYTES = 1 << 20
-"""The most that a pipe can hold, so the most that can be left to read after the end of a command."""
-DISPLAY_PATIENCE = 1.0
-"""Seconds that a live display may take for one piece."""
-HELD_BYTES = 1 << 18
-"""Output kept in memory from the start, and again from the end."""
-SPILL_BYTES = 64 << 20
-"""Output kept on disk."""
+SNAPSHOT_SECONDS = 10.0
+"""Seconds given to an idle shell to say what its state is."""
 
 ENVIRONMENT = {
     "TERM": "dumb",
@@ -40,7 +28,7 @@ ENVIRONMENT = {
 # One line, so that line numbers in bash's messages count from the start of the command. Command and mark
 # arrive NUL-terminated on stdin; the mark is read only after the command, so that no variable shows it to
 # the command. Descriptor 3 is closed to the command. `$?` carries over; options that would end or trace
-# this loop itself do not.
+# this loop itself do not. A mark that ends in `s` asks for the state as well.
 _LOOP = (
     '__status() { return "$1"; }; __code=0; '
     "while IFS= read -r -d '' __command; do "
@@ -48,9 +36,13 @@ _LOOP = (
     "{ __code=$?; set +evx; } 2>/dev/null; "
     "IFS= read -r -d '' __mark; "
     'builtin printf \'%s %d %s\\0\' "$__mark" "$__code" "$PWD" >&3; '
+    "case $__mark in *s) { builtin umask -p; builtin export -p; builtin declare -f; builtin export -pf; "
+    "builtin printf '\\0'; } >&3;; esac; "
     "done"
 )
-_ARGV = ("bash", "--noprofile", "--norc", "-c", _LOOP, "bash")
+BASH = ("bash", "--noprofile", "--norc", "-c")
+_ARGV = (*BASH, _LOOP, "bash")
+_KEEP_STATUS = b'__status "$__code"'
 
 
 @dataclass(frozen=True)
@@ -62,12 +54,27 @@ class ShellOutcome:
         directory: Working directory of the next call.
         timed_out: Whether it was stopped by the timeout.
         shell_ended: Whether the shell itself exited, so that exports are lost.
+        limit: The limit of the sandbox that stopped it, in words.
     """
 
     exit_code: int | None
     directory: str
     timed_out: bool = False
     shell_ended: bool = False
+    limit: str | None = None
+
+
+@dataclass(frozen=True)
+class ShellState:
+    """What another shell needs in order to go on like this one.
+
+    Attributes:
+        directory: Working directory.
+        definitions: A script that makes the exports and functions and sets the umask.
+    """
+
+    directory: str
+    definitions: bytes = b""
 
 
 class Shell:
@@ -90,6 +97,7 @@ class Shell:
         async with self._lock:
             process = self._process or await self._start()
             outcome: ShellOutcome | None = None
+            limit_before = limit_hit(process)
             try:
                 with anyio.move_on_after(timeout):
                     outcome = await self._converse(process, script, output)
@@ -99,7 +107,31 @@ class Shell:
             if outcome is None:
                 await self._stop(output)
                 outcome = ShellOutcome(None, await self._next_directory(), timed_out=True)
-            return outcome
+            limit = limit_hit(process)
+            return outcome if limit == limit_before else replace(outcome, limit=limit)
+
+    async def snapshot(self) -> ShellState:
+        """Return the shell's directory, exports, functions and umask; one that was not started has none."""
+        async with self._lock:
+            process = self._process
+            if process is None:
+                return ShellState(await self._next_directory())
+            mark = secrets.token_hex(16).encode() + b"s"
+            records: list[bytes] = []
+            # Half an exchange would leave the shell out of step, and one with an idle shell is short.
+            with anyio.move_on_after(SNAPSHOT_SECONDS, shield=True):
+                await _send(process, _KEEP_STATUS + b"\0" + mark + b"\0")
+                records = (await _read_records(process, 2)).split(b"\0")
+            if len(records) == 3 and records[0].startswith(mark):
+                return ShellState(os.fsdecode(records[0].split(b" ", 2)[2]), records[1])
+            await self._stop()
+            return ShellState(await self._next_directory())
+
+    async def restart(self) -> None:
+        """End the shell and all that it started; the next one starts in the workspace."""
+        async with self._lock:
+            await self._stop()
+            self._directory = self._sandbox.policy.workspace
 
     async def aclose(self) -> None:
         """End the shell and all that it started."""
@@ -114,16 +146,15 @@ class Shell:
         mark = secrets.token_hex(16).encode()
         reply = b""
         async with anyio.create_task_group() as group:
-            group.start_soon(_pump, process, output)
+            group.start_soon(pump, process, output)
             group.start_soon(_send, process, script + b"\0" + mark + b"\0")
-            while not reply.endswith(b"\0") and (data := await process.read_control()):
-                reply += data
+            reply = await _read_records(process, 1)
             if not reply.endswith(b"\0"):
                 # The shell ended, or became another program (`exec make`), whose output is the command's too.
                 await process.wait()
             group.cancel_scope.cancel()
         # What the command printed was in the pipe before the mark was.
-        await _drain(process, output, 0.0)
+        await drain(process, output, 0.0)
         fields = reply.removesuffix(b"\0").split(b" ", 2)
         if len(fields) == 3 and fields[0] == mark:
             self._directory = os.fsdecode(fields[2])
@@ -143,7 +174,7 @@ class Shell:
         with anyio.CancelScope(shield=True):
             await process.kill(GRACE)
             if output is not None:
-                await _drain(process, output, DRAIN)
+                await drain(process, output, DRAIN)
 
     async def _next_directory(self) -> str:
         """Return the last known directory, or the workspace if that is gone."""
@@ -155,83 +186,12 @@ class Shell:
         return self._sandbox.policy.workspace
 
 
-class CommandOutput:
-    """Collects one command's output: start and end in memory, all of it on disk if too long for that."""
-
-    def __init__(
-        self, spill_dir: Path | None, on_output: Callable[[str], Awaitable[None]] | None = None
-    ) -> None:
-        self._spill_dir = spill_dir
-        self._on_output = on_output
-        self._live = LiveText()
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._omitted = 0
-        self._path: Path | None = None
-        self._descriptor = -1
-        self._spilled = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    async def feed(self, chunk: bytes) -> None:
-        """Add a chunk and show it to the caller's display."""
-        self.add(chunk)
-        if self._on_output is not None:
-            text = self._live.feed(chunk)
-            if text:
-                # The command's end must not cut a piece off; a display that hangs must not hold the command
-                # up.
-                with anyio.move_on_after(DISPLAY_PATIENCE, shield=True):
-                    await self._on_output(text)
-
-    def add(self, chunk: bytes) -> None:
-        """Add a chunk."""
-        room = HELD_BYTES - len(self._head)
-        self._head += chunk[:room]
-        rest = chunk[room:] if room < len(chunk) else b""
-        if not rest:
-            return
-        self._spill(rest)
-        self._tail += rest
-        if len(self._tail) > 2 * HELD_BYTES:
-            self._omitted += len(self._tail) - HELD_BYTES
-            del self._tail[:-HELD_BYTES]
-
-    def captured(self) -> Captured:
-        """Return what is held."""
-        if not self._omitted:
-            return Captured(bytes(self._head + self._tail))
-        return Captured(bytes(self._head), bytes(self._tail), self._omitted)
-
-    def save(self) -> Path | None:
-        """Keep the full output in the spill folder and return its path; None without such a folder."""
-        if self._path is None and self._spill_dir is not None:
-            self._path = save_output(self._spill_dir, "bash", bytes(self._head + self._tail))
-        return self._path
-
-    def _spill(self, rest: bytes) -> None:
-        if self._spill_dir is None:
-            return
-        if self._descriptor < 0:
-            self._path, self._descriptor = new_output_file(self._spill_dir, "bash")
-            rest = bytes(self._head) + rest
-        rest = rest[: max(SPILL_BYTES - self._spilled, 0)]
-        self._spilled += len(rest)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-
-async def _pump(process: Process, output: CommandOutput) -> None:
-    while data := await process.read():
-        await output.feed(data)
+async def _read_records(process: Process, count: int) -> bytes:
+    """Read NUL-terminated records from the private descriptor, fewer if the shell ends before."""
+    reply = b""
+    while reply.count(b"\0") < count and (data := await process.read_control()):
+        reply += data
+    return reply
 
 
 async def _send(process: Process, data: bytes) -> None:
@@ -241,15 +201,6 @@ async def _send(process: Process, data: bytes) -> None:
         pass  # The shell is gone; the end of its control stream says so.
 
 
-async def _drain(process: Process, output: CommandOutput, seconds: float) -> None:
-    """Collect what is in the pipe, waiting at most so long in all and never for an end of the stream."""
-    deadline = anyio.current_time() + seconds
-    left = PIPE_BYTES
-    while left > 0:
-        data = b""
-        with anyio.CancelScope(deadline=deadline):
-            data = await process.read()
-        if not data:
-            return
-        left -= len(data)
-        await output.feed(data)
+def limit_hit(process: Process) -> str | None:
+    """Return the limit of the sandbox that ended a process, in words, if the sandbox tells."""
+    return getattr(process, "limit_hit", None)
