@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 
 from dsv4agent.sandboxes import Sandbox
-from dsv4agent.tools.base import Effects, Status, ToolContext, ToolResult
+from dsv4agent.tools.base import Effects, ToolContext, ToolResult
 from dsv4agent.tools.note_search import PROVENANCE, search_notes
 from dsv4agent.tools.output import fits, keep_start
+from dsv4agent.tools.refusal import Refusal, os_refusal, require_text
 
 DEFAULT_FOLDER = ".dsv4agent/notes"
 """Relative to the workspace."""
@@ -67,27 +68,17 @@ class Notes:
         try:
             missing = [name for name in _NEEDS[action] if not args.get(name)]
             if missing:
-                raise _Refusal("invalid_arguments", f"{action} needs {' and '.join(_NEEDS[action])}")
+                raise Refusal("invalid_arguments", f"{action} needs {' and '.join(_NEEDS[action])}")
             shelf = _Shelf(ctx.sandbox, self._folder, self._source)
             # One at a time: an append reads and writes.
             async with self._lock:
                 text = await _act(shelf, action, args)
-        except _Refusal as refusal:
-            status = Status.DENIED if refusal.code == "permission_denied" else Status.ERROR
-            return ToolResult(f"{refusal.code}: {refusal.reason}", status, refusal.code)
+        except Refusal as refusal:
+            return refusal.result()
         return ToolResult(_cut(text, ctx))
 
     async def aclose(self) -> None:
         """Do nothing: the notes are files."""
-
-
-class _Refusal(Exception):
-    """The call ends with a stable code and the next useful step."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
 
 
 async def _act(shelf: _Shelf, action: str, args: Mapping[str, Any]) -> str:
@@ -97,7 +88,7 @@ async def _act(shelf: _Shelf, action: str, args: Mapping[str, Any]) -> str:
         return await shelf.search(args["query"])
     name = str(args["name"]).removesuffix(".md")
     if not _NAME.fullmatch(name):
-        raise _Refusal(
+        raise Refusal(
             "invalid_arguments", "a name has 1 to 64 letters, digits, - and _, and begins with no mark"
         )
     if action == "read":
@@ -120,17 +111,15 @@ class _Shelf:
         """Replace a note, or add to its end, with a line above that says when and by whom."""
         names = [known for known, _ in await self._entries()]
         if name not in names and len(names) >= MAX_NOTES:
-            raise _Refusal("too_many_notes", f"{MAX_NOTES} notes exist; delete or merge some first")
+            raise Refusal("too_many_notes", f"{MAX_NOTES} notes exist; delete or merge some first")
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         content = f"<!-- {stamp}, {self._source} -->\n{text.strip()}\n"
         if append and name in names:
             content = f"{(await self._load(name)).rstrip()}\n\n{content}"
-        try:
-            data = content.encode()
-        except UnicodeEncodeError:
-            raise _Refusal("invalid_arguments", "the text holds a lone surrogate; write plain text") from None
+        require_text(text=text)
+        data = content.encode()
         if len(data) > MAX_NOTE_BYTES:
-            raise _Refusal(
+            raise Refusal(
                 "too_large", f"{name} would have {len(data)} bytes, {MAX_NOTE_BYTES} are allowed; split it"
             )
         try:
@@ -160,15 +149,15 @@ class _Shelf:
         texts = {name: await self._load(name) for name, _ in await self._entries()}
         matches = await anyio.to_thread.run_sync(search_notes, texts, query)
         if not matches:
-            raise _Refusal("not_found", f"none of {len(texts)} notes has these words; try others, or list")
+            raise Refusal("not_found", f"none of {len(texts)} notes has these words; try others, or list")
         return "\n".join(f"{match.name}:{match.line}: {match.excerpt}" for match in matches)
 
     async def delete(self, name: str) -> str:
         """Remove a note."""
-        await self._load(name)
-        done = await self._sandbox.run(["rm", "--", self._path(name)], timeout=20, cwd="/")
-        if done.exit_code:
-            raise _Refusal("io_error", done.stderr.decode("utf-8", "replace").strip() or "rm failed")
+        try:
+            await self._sandbox.remove(self._path(name))
+        except OSError as error:
+            raise _refusal(error, name) from None
         return f"Deleted {name}."
 
     async def _entries(self) -> list[tuple[str, int]]:
@@ -204,14 +193,10 @@ class _Shelf:
         return posixpath.join(self._folder, f"{name}.md")
 
 
-def _refusal(error: OSError, shown: str) -> _Refusal:
+def _refusal(error: OSError, name: str) -> Refusal:
     if error.errno == errno.ENOENT:
-        return _Refusal("not_found", f"no note {shown}; list shows what there is")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return _Refusal("permission_denied", f"{shown} may not be accessed; go on without it")
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return _Refusal("no_space", f"no space is left to write {shown}; remove files first")
-    return _Refusal("io_error", f"{shown}: {error.strerror or error}")
+        return Refusal("not_found", f"no note {name}; list shows what there is")
+    return os_refusal(error, name)
 
 
 def _cut(text: str, ctx: ToolContext) -> str:
