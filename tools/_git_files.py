@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dsv4agent.tools._git_scan import LINK, TEMPORARY, Entry, Folders, blob_id, look
@@ -35,6 +35,8 @@ class Replacement:
         then: What shall stand there; None for nothing.
         plan: Id of the plan; with `number` it names the temporary files.
         number: Place in the plan.
+        done: Called when the step is done, before the file that it replaced is given up: with that order a
+            cut leaves either the note or the file, and what the user does afterwards is known to be theirs.
     """
 
     root: bytes
@@ -44,6 +46,7 @@ class Replacement:
     then: Entry | None
     plan: str
     number: int
+    done: Callable[[], None]
 
     def remove(self) -> None:
         """Delete the file if it is as expected.
@@ -58,8 +61,9 @@ class Replacement:
         if self._entry(self._aside) != self.now:
             self._put_back()
             raise ChangedMeanwhile("changed while it was being removed")
-        os.unlink(self._aside)
         self._sync_folder()
+        self.done()
+        os.unlink(self._aside)
 
     def place(self, data: bytes, permissions: int) -> None:
         """Create or replace the file.
@@ -79,18 +83,26 @@ class Replacement:
         else:
             self._trade()
         self._sync_folder()
+        self.done()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._aside)
 
-    def settle(self) -> None:
-        """Tidy up after a step that was cut; bytes that are in no checkpoint go back to their path."""
+    def settle(self) -> bool:
+        """Tidy up after a step that was cut; tell whether what is left shows that it was done."""
         with contextlib.suppress(OSError):
             os.unlink(self._part)
-        if os.path.lexists(self._aside):
-            entry = self._entry(self._aside)
-            # Both of these are in the object database.
-            if entry is not None and entry in {self.now, self.then}:
-                os.unlink(self._aside)
-            else:
-                self._put_back()
+        if not os.path.lexists(self._aside):
+            return False
+        entry = self._entry(self._aside)
+        if entry is None or entry not in {self.now, self.then}:
+            self._put_back()  # Bytes that may be in no checkpoint.
+            return False
+        # The old file lies aside only once the new one, or nothing, has its place. A new one has two names.
+        done = entry == self.now or _is_same(self._aside, self._full)
+        if done:
+            self.done()
+        os.unlink(self._aside)
+        return done
 
     @property
     def _full(self) -> bytes:
@@ -158,8 +170,6 @@ class Replacement:
             ):
                 raise
             os.rename(self._aside, self._full)  # A file system without hard links.
-            return
-        os.unlink(self._aside)
 
     def _trade(self) -> None:
         """Let both files change places, and look what came out."""
@@ -170,7 +180,6 @@ class Replacement:
         if self._entry(self._aside) != self.now:
             self._put_back()
             raise ChangedMeanwhile("changed while it was being replaced")
-        os.unlink(self._aside)
 
     def _put_back(self) -> None:
         """Give what lies aside, bytes that are in no checkpoint, its place again."""

@@ -9,6 +9,7 @@ Runs inside the sandbox (see `_git_server`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -91,7 +92,7 @@ class Restorer:
             identity = self._write_journal(outcome, items)
             applied = self._apply(identity, list(enumerate(items)), outcome)
             start = self._history.save_derived(start, applied, f"restored {number}", present.hands_to)
-            self._end_journal()
+            self._end_journal(identity)
         outcome.after = start.number
         return outcome
 
@@ -103,11 +104,8 @@ class Restorer:
         journal: dict[str, Any] = json.loads(text)
         outcome = Outcome(journal["target"], journal["before"])
         items = [_decoded(fields) for fields in journal["items"]]
-        root, form = self._repository.root, self._repository.object_format
-        for number, item in enumerate(items):
-            Replacement(root, form, item.path, item.now, item.then, journal["id"], number).settle()
-        folders = Folders(root)
-        done = {item.path: item.then for item in items if is_at(root, item.path, item.then, form, folders)}
+        finished = self._finished(journal["id"], items)
+        done = {item.path: item.then for item in items if item.path in finished}
         last = self._history.list()[-1]
         moved = (self._repository.head(), self._repository.branch) != (last.head, last.branch)
         # What the restore did is told apart from what the user did since it was cut.
@@ -130,7 +128,7 @@ class Restorer:
             applied = self._apply(journal["id"], ready, outcome)
             made = self._history.save_derived(made, applied, f"restored {outcome.target}", USER)
         outcome.after = made.number
-        self._end_journal()
+        self._end_journal(journal["id"])
         return outcome
 
     def _require_head(self, target: Checkpoint) -> None:
@@ -212,15 +210,7 @@ class Restorer:
         removals = [pair for pair in reversed(numbered) if pair[1].then is None]
         placements = [pair for pair in numbered if pair[1].then is not None]
         for number, item in (*removals, *placements):
-            step = Replacement(
-                self._repository.root,
-                self._repository.object_format,
-                item.path,
-                item.now,
-                item.then,
-                identity,
-                number,
-            )
+            step = self._step(identity, number, item)
             try:
                 if item.then is None:
                     step.remove()
@@ -238,6 +228,39 @@ class Restorer:
         remove_empty_folders(self._repository.root, outcome.removed)
         return applied
 
+    def _step(self, identity: str, number: int, item: Item) -> Replacement:
+        notes = self._notes(identity)
+
+        def note() -> None:
+            with open(notes, "a", encoding="ascii") as file:
+                file.write(f"{number}\n")
+
+        repository = self._repository
+        place = item.path, item.now, item.then
+        return Replacement(repository.root, repository.object_format, *place, identity, number, note)
+
+    def _finished(self, identity: str, items: Sequence[Item]) -> set[bytes]:
+        """Settle the steps of a restore that was cut; return the paths of those that were done.
+
+        The disk alone does not tell: the user may have put old bytes back since.
+        """
+        root, form = self._repository.root, self._repository.object_format
+        folders = Folders(root)
+        finished: set[bytes] = set()
+        for number, item in enumerate(items):
+            if self._step(identity, number, item).settle() or is_at(
+                root, item.path, item.then, form, folders
+            ):
+                finished.add(item.path)
+        with contextlib.suppress(FileNotFoundError), open(self._notes(identity), encoding="ascii") as file:
+            # A line without its end was not written whole.
+            numbers = [line for line in file if line.endswith("\n")]
+            finished |= {items[int(line)].path for line in numbers}
+        return finished
+
+    def _notes(self, identity: str) -> str:
+        return os.path.join(self._repository.git_dir, "dsv4agent", f"restore-{identity}")
+
     def _write_journal(self, outcome: Outcome, items: Sequence[Item]) -> str:
         identity = secrets.token_hex(8)
         plan = {
@@ -250,8 +273,10 @@ class Restorer:
         self._repository.git("update-ref", "--no-deref", self._history.journal, blob.decode().strip())
         return identity
 
-    def _end_journal(self) -> None:
+    def _end_journal(self, identity: str) -> None:
         self._repository.git("update-ref", "--no-deref", "-d", self._history.journal)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._notes(identity))
 
 
 def _encoded(item: Item) -> list[Any]:

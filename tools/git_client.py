@@ -82,6 +82,11 @@ class GitClient:
             client = cls._clients[sandbox] = cls(sandbox)
         return client
 
+    @classmethod
+    def install(cls, sandbox: Sandbox, client: GitClient) -> None:
+        """Make a client the one that all users of a sandbox get."""
+        cls._clients[sandbox] = client
+
     async def ask(self, request: Mapping[str, Any], *, repeatable: bool = True) -> tuple[Any, bytes]:
         """Send a request and return the result and its bytes.
 
