@@ -283,18 +283,6 @@ class Repository:
             self._environment[f"GIT_CONFIG_VALUE_{number}"] = value
 
 
-def safe_path(path: str, writable: Sequence[str]) -> str:
-    """Return PATH without folders that programs of the sandbox may write: a `git` there is not git."""
-    roots = [os.path.realpath(root) for root in writable]
-    kept: list[str] = []
-    for folder in path.split(":"):
-        real = os.path.realpath(folder)
-        inside = any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
-        if os.path.isabs(folder) and not inside:
-            kept.append(folder)
-    return ":".join(kept)
-
-
 def _stream(data: bytes) -> BinaryIO:
     descriptor = os.memfd_create("input", os.MFD_CLOEXEC)
     stream = os.fdopen(descriptor, "w+b")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from dsv4agent.tools import _git_worktrees as worktrees
 from dsv4agent.tools._git_actions import Actions, shown
 from dsv4agent.tools._git_history import Checkpoint, History
-from dsv4agent.tools._git_repository import Refusal, Repository, safe_path
+from dsv4agent.tools._git_repository import Refusal, Repository
 from dsv4agent.tools._git_restore import Outcome, Restorer
 
 _CODES = {
@@ -76,9 +76,6 @@ class Desk:
         self._histories.clear()
 
     def _dispatch(self, operation: str, request: dict[str, Any]) -> Answer:
-        if operation == "hello":
-            os.environ["PATH"] = safe_path(os.environ.get("PATH", ""), request["writable"])
-            return "ready", b""
         repository = self._repository(request["folder"], request.get("store"))
         if operation in _ACTIONS:
             if repository.private:

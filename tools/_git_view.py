@@ -9,6 +9,19 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
+
+
+def safe_path(path: str, writable: Sequence[str]) -> str:
+    """Return PATH without folders that programs of the sandbox may write: a `git` there is not git."""
+    roots = [os.path.realpath(root) for root in writable]
+    kept: list[str] = []
+    for folder in path.split(":"):
+        real = os.path.realpath(folder)
+        inside = any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
+        if os.path.isabs(folder) and not inside:
+            kept.append(folder)
+    return ":".join(kept)
 
 
 def git_folders(folder: str) -> tuple[str, str] | None:

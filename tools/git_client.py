@@ -40,10 +40,13 @@ os.dup2(3, 1); os.dup2(3, 2); os.close(3)
 for name in [name for name in os.environ if name.startswith("GIT_")]: del os.environ[name]
 requests = os.fdopen(os.dup(0), "rb"); os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 package = sys.modules["dsv4agent.tools"] = types.ModuleType("dsv4agent.tools")
-for name, source in json.loads(requests.read(int(requests.readline()))):
+writable, modules = json.loads(requests.read(int(requests.readline())))
+for name, source in modules:
     module = sys.modules["dsv4agent.tools." + name] = types.ModuleType("dsv4agent.tools." + name)
     setattr(package, name, module)
     exec(compile(source, name, "exec"), module.__dict__)
+    # Before anything looks for git.
+    if name == "_git_view": os.environ["PATH"] = module.safe_path(os.environ["PATH"], writable)
 package._git_server.serve(requests, replies)
 """
 # Isolated: neither the workspace nor a variable can add a module.
@@ -131,10 +134,9 @@ class GitClient:
         with anyio.fail_after(PATIENCE):
             if self._server is None:
                 self._server = await self._sandbox.spawn(_ARGV, cwd="/", repositories=True)
-                sources = json.dumps(self._modules).encode()
-                await self._server.write(b"%d\n" % len(sources) + sources)
                 policy = self._sandbox.policy
-                await self._send({"operation": "hello", "writable": [policy.workspace, *policy.writable]})
+                start = json.dumps([[policy.workspace, *policy.writable], self._modules]).encode()
+                await self._server.write(b"%d\n" % len(start) + start)
             return await self._send(request)
 
     async def _send(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
