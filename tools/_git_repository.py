@@ -65,6 +65,7 @@ _OVERRULED = {
     "credential.helper": "",
     "protocol.allow": "never",
     "submodule.recurse": "false",
+    "diff.autoRefreshIndex": "false",
     "diff.ignoreSubmodules": "dirty",
     "status.submoduleSummary": "false",
     "gc.auto": "0",
@@ -125,6 +126,9 @@ class Repository:
                 raise Refusal("not_a_repository", f"{folder} is not the top of a git repository")
             found = private_store(store)
         self.git_dir, self.common_dir = found
+        if not self.private and ".git" not in self.git_dir.split("/"):
+            # Under another name any program of the sandbox may write it.
+            raise Refusal("unsupported_repository", "its git folder is not called .git; move it there")
         self.identity = _identity(self.git_dir), _identity(self.common_dir)
         self._config_stamp: tuple[int, ...] = ()
         settings = self._read_settings()

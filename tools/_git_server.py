@@ -66,7 +66,8 @@ class Desk:
             return _refused(refusal.code, refusal.reason, refusal.paths), b""
         except OSError as error:
             code = _CODES.get(error.errno or 0, "io_error")
-            return _refused(code, str(error), []), b""
+            about = [os.fsencode(error.filename)] if isinstance(error.filename, str | bytes) else []
+            return _refused(code, error.strerror or str(error), about), b""
 
     def close(self) -> None:
         """Remove all views."""
@@ -76,6 +77,8 @@ class Desk:
         self._histories.clear()
 
     def _dispatch(self, operation: str, request: dict[str, Any]) -> Answer:
+        if operation == "ping":
+            return None, b""
         repository = self._repository(request["folder"], request.get("store"))
         if operation in _ACTIONS:
             if repository.private:

@@ -5,6 +5,7 @@ Runs inside the sandbox (see `_git_server`).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -57,30 +58,28 @@ def private_store(store: str) -> tuple[str, str]:
 
 
 def make_view(git_dir: str, common_dir: str, object_format: str) -> tuple[str, int]:
-    """Make the view in the git folder, which other programs of the sandbox cannot write.
-
-    Where this program cannot either, it has no powers that they lack, and the temporary folder will do.
+    """Make the view in the git folder, the one place that other programs of the sandbox cannot write.
 
     Returns:
         The view, and a descriptor whose lock says that it is in use.
+
+    Raises:
+        OSError: The git folder cannot be written. There is no other place: whoever can write the view can
+            make git run a program.
     """
     parent = os.path.join(git_dir, "dsv4agent")
-    try:
-        os.makedirs(parent, mode=0o700, exist_ok=True)
-        _remove_abandoned(parent)
-        view = tempfile.mkdtemp(prefix="view-", dir=parent)
-    except OSError:
-        view = tempfile.mkdtemp(prefix="dsv4agent-git-")
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    if os.path.islink(parent):
+        raise NotADirectoryError(errno.ENOTDIR, "a link leads elsewhere", parent)
+    _remove_abandoned(parent)
+    view = tempfile.mkdtemp(prefix="view-", dir=parent)
     alive = os.open(os.path.join(view, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
     write_text(os.path.join(view, "config"), _configuration(object_format))
     write_text(os.path.join(view, "HEAD"), "ref: refs/heads/none\n")
     os.mkdir(os.path.join(view, "info"))
     os.mkdir(os.path.join(view, "logs"))
-    try:
-        os.makedirs(os.path.join(common_dir, "logs", "refs"), exist_ok=True)
-    except OSError:
-        pass  # Nothing will be logged where nothing can be written.
+    os.makedirs(os.path.join(common_dir, "logs", "refs"), exist_ok=True)
     shared = ("objects", "refs", "packed-refs", "shallow", "logs/refs", "info/exclude", "info/attributes")
     for name in shared:
         os.symlink(os.path.join(common_dir, name), os.path.join(view, name))

@@ -105,6 +105,9 @@ class GitClient:
         """
         async with self._lock:
             try:
+                if not repeatable and self._server is not None:
+                    # A server that died while it was idle is found out with something harmless.
+                    await self._try({"operation": "ping"}, again=True)
                 reply, body = await self._try(request, again=repeatable)
             except BaseException:
                 await self._bury()
@@ -125,8 +128,7 @@ class GitClient:
             return await self._exchange(request)
         except (OSError, EOFError) as error:
             complaint = await self._bury()
-            # A server that died while it was idle had read nothing.
-            if not fresh and (again or isinstance(error, BrokenPipeError)):
+            if again and not fresh:
                 return await self._try(request, again=False)
             raise SandboxCrashed(f"the git server ended: {complaint or error}") from error
 

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,15 @@ class GitDesk:
                 names.remove(".git")
             for name in files:
                 path = Path(folder, name)
+                if path.is_fifo():
+                    continue
                 data = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
                 found[str(path.relative_to(self.folder))] = data
         return found
 
 
 @asynccontextmanager
-async def open_desk(tmp_path: Path, provider: ProviderName = "none") -> AsyncIterator[GitDesk]:
+async def open_desk(tmp_path: Path, provider: ProviderName = "none") -> AsyncGenerator[GitDesk]:
     """Make workspace and session folder and open a sandbox on them."""
     folder, session = tmp_path / "workspace", tmp_path / "session"
     folder.mkdir()

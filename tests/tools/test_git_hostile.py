@@ -53,7 +53,7 @@ async def use_everything(desk: GitDesk) -> None:
     desk.write("a.txt", "again\n")
     restored = await desk.call("restore", revision=saved.text.removeprefix("checkpoint ").split(";")[0])
     await desk.checkpoints.final_patch()
-    await desk.call("commit", message="commit", path="new.txt")
+    committed = await desk.call("commit", message="commit", path="new.txt")
     await desk.call("commit", message="commit")
     await desk.call("branch")
     await desk.call("branch", name="side", switch=True)
@@ -62,7 +62,8 @@ async def use_everything(desk: GitDesk) -> None:
     removed = await desk.call("worktree_remove", name="tree")
     used |= {"checkpoint", "restore", "commit", "branch", "worktree_add", "worktree_remove"}
     assert used == set(ACTIONS)
-    assert (saved.status, restored.status, tree.status, removed.status) == (Status.OK,) * 4
+    results = (saved, restored, committed, tree, removed)
+    assert [result.status for result in results] == [Status.OK] * 5, results
 
 
 SETTINGS = {
@@ -266,16 +267,31 @@ async def test_paths_stay_in_the_workspace(desk: GitDesk) -> None:
             assert (await desk.call(action, name=name)).code == "invalid_arguments"
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda folder: folder.joinpath(".git/config").write_text("[core\n"),
-        lambda folder: folder.joinpath(".git/config").write_text("[extensions]\n\tnewThing = true\n"),
-    ],
-)
-async def test_what_is_not_understood_is_refused(desk: GitDesk, spoil: Callable[[Path], object]) -> None:
+def spoil_config(folder: Path) -> None:
+    (folder / ".git/config").write_text("[core\n")
+
+
+def add_extension(folder: Path) -> None:
+    (folder / ".git/config").write_text("[extensions]\n\tnewThing = true\n")
+
+
+def move_git_folder(folder: Path) -> None:
+    """Where its name does not protect it."""
+    (folder / ".git").rename(folder / "elsewhere")
+    (folder / ".git").write_text("gitdir: elsewhere\n")
+
+
+@pytest.mark.parametrize("spoil", [spoil_config, add_extension, move_git_folder])
+async def test_what_is_not_understood_is_refused(desk: GitDesk, spoil: Callable[[Path], None]) -> None:
     spoil(desk.folder)
     assert (await desk.call("status")).code == "unsupported_repository"
+
+
+async def test_a_link_in_place_of_the_private_folder_is_refused(desk: GitDesk) -> None:
+    (desk.folder / "open").mkdir()
+    (desk.folder / ".git/dsv4agent").symlink_to("../open")
+    assert (await desk.call("status")).code == "io_error"
+    assert os.listdir(desk.folder / "open") == []
 
 
 async def test_no_repository(tmp_path: Path) -> None:
