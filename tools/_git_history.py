@@ -241,7 +241,8 @@ class _TreeWriter:
 
     def __init__(self, repository: Repository, name: str) -> None:
         self._repository = repository
-        self._index = repository.scratch(name)
+        # Sessions of one repository must not share the file.
+        self._index = repository.scratch(f"{name}-{os.urandom(8).hex()}")
         self._state: State = {}
         self._tree = ""
 

@@ -92,7 +92,7 @@ class Restorer:
             identity = self._write_journal(outcome, items)
             applied = self._apply(identity, list(enumerate(items)), outcome)
             start = self._history.save_derived(start, applied, f"restored {number}", present.hands_to)
-            self._end_journal(identity)
+            self._end_journal()
         outcome.after = start.number
         return outcome
 
@@ -128,7 +128,7 @@ class Restorer:
             applied = self._apply(journal["id"], ready, outcome)
             made = self._history.save_derived(made, applied, f"restored {outcome.target}", USER)
         outcome.after = made.number
-        self._end_journal(journal["id"])
+        self._end_journal()
         return outcome
 
     def _require_head(self, target: Checkpoint) -> None:
@@ -229,7 +229,7 @@ class Restorer:
         return applied
 
     def _step(self, identity: str, number: int, item: Item) -> Replacement:
-        notes = self._notes(identity)
+        notes = self._notes()
 
         def note() -> None:
             with open(notes, "a", encoding="ascii") as file:
@@ -252,14 +252,16 @@ class Restorer:
                 root, item.path, item.then, form, folders
             ):
                 finished.add(item.path)
-        with contextlib.suppress(FileNotFoundError), open(self._notes(identity), encoding="ascii") as file:
+        with contextlib.suppress(FileNotFoundError), open(self._notes(), encoding="ascii") as file:
             # A line without its end was not written whole.
             numbers = [line for line in file if line.endswith("\n")]
             finished |= {items[int(line)].path for line in numbers}
         return finished
 
-    def _notes(self, identity: str) -> str:
-        return os.path.join(self._repository.git_dir, "dsv4agent", f"restore-{identity}")
+    def _notes(self) -> str:
+        """Return the file that says which steps were done; it counts only while there is a journal."""
+        session = self._history.journal.split("/")[-2]
+        return os.path.join(self._repository.git_dir, "dsv4agent", f"restore-{session}")
 
     def _write_journal(self, outcome: Outcome, items: Sequence[Item]) -> str:
         identity = secrets.token_hex(8)
@@ -270,13 +272,15 @@ class Restorer:
             "items": [_encoded(item) for item in items],
         }
         blob = self._repository.git("hash-object", "-w", "--stdin", input=json.dumps(plan).encode())
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._notes())
         self._repository.git("update-ref", "--no-deref", self._history.journal, blob.decode().strip())
         return identity
 
-    def _end_journal(self, identity: str) -> None:
+    def _end_journal(self) -> None:
         self._repository.git("update-ref", "--no-deref", "-d", self._history.journal)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._notes(identity))
+            os.unlink(self._notes())
 
 
 def _encoded(item: Item) -> list[Any]:

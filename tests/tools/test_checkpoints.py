@@ -331,7 +331,12 @@ async def test_sessions_do_not_see_each_other(desk: GitDesk) -> None:
     await desk.checkpoints.save("mine")
     other = Checkpoints(desk.sandbox, "other")
     assert await other.list() == []
-    assert (await other.save("theirs")).number == 1
+    theirs = await other.save("theirs")
+    assert theirs.number == 1
+    desk.write("only-now", "x")
+    mine = await desk.checkpoints.save("mine too")
+    (desk.folder / "only-now").unlink()
+    assert (await other.save("theirs too")).tree == theirs.tree != mine.tree
     with pytest.raises(GitRefused, match="session id"):
         await Checkpoints(desk.sandbox, "../heads").save("x")
 
