@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import json
 import re
 import time
 from collections.abc import Coroutine
@@ -16,13 +15,8 @@ from typing import Any, cast, get_args
 import pytest
 
 from dsv4agent import Event, SandboxUnavailable, StopReason
-from dsv4agent.backends.checkpoint import Checkpoint
 from dsv4agent.cli.exits import code_of_stop
-from dsv4agent.context import system_message, tool_functions
-from dsv4agent.encoding import Tokenizer, encode_messages, encode_tokens
-from dsv4agent.tools import minimal_profile
 from dsv4agent.transcript.events import EventBase
-from tests.golden.tokenizers import v4_tokenizer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -115,37 +109,3 @@ def test_the_session_page_states_the_exit_codes() -> None:
     assert {reason: int(code) for reason, _, code in rows} == {
         reason.value: int(code_of_stop(reason)) for reason in StopReason
     }
-
-
-def shown_line(tool: str) -> str:
-    """Return the line of the prompt that declares a tool."""
-    prompt = encode_messages([system_message(tool_functions(minimal_profile()))], "chat")
-    lines = [line for line in prompt.split("\n") if line.startswith(f'{{"name": "{tool}"')]
-    assert len(lines) == 1
-    return lines[0]
-
-
-def prompt_tokens(tokenizer: Tokenizer, tools: list[str]) -> int:
-    functions = [f for f in tool_functions(minimal_profile()) if f["name"] in tools]
-    message = system_message(functions) if tools else {"role": "system", "content": "x"}
-    return len(encode_tokens([{**message, "content": "x"}], tokenizer, thinking_mode="chat").ids)
-
-
-def costs(tokenizer: Tokenizer, tool: str) -> list[int]:
-    """Return the cost of the declaration, and what the prompt grows by with this tool alone and with both."""
-    bare = prompt_tokens(tokenizer, [])
-    both = prompt_tokens(tokenizer, ["bash", "str_replace_editor"])
-    return [
-        tokenizer.count(shown_line(tool)),
-        prompt_tokens(tokenizer, [tool]) - bare,
-        both - bare,
-    ]
-
-
-@pytest.mark.parametrize("tool", ["bash", "str_replace_editor"])
-def test_tool_pages_state_the_real_cost_and_schema(tool: str) -> None:
-    page = DOCS / "tools" / f"{tool}.md"
-    stated = {row[0]: [int(cell) for cell in row[1:]] for row in table(page, "| tokenizer |")}
-    mini = Tokenizer.from_checkpoint(Checkpoint.find("mini").path)
-    assert stated == {"official V4": costs(v4_tokenizer(), tool), "bundled mini": costs(mini, tool)}
-    assert [json.loads(source) for _, source in blocks(page, "json")] == [json.loads(shown_line(tool))]

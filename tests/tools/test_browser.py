@@ -1,6 +1,5 @@
 """The browser tool on real pages: Chromium runs inside bubblewrap, the site beside it."""
 
-import json
 import os
 import re
 import signal
@@ -15,9 +14,6 @@ import jsonschema
 import playwright
 import pytest
 
-from dsv4agent.backends.checkpoint import Checkpoint
-from dsv4agent.context import system_message, tool_functions
-from dsv4agent.encoding import Tokenizer, encode_messages, encode_tokens
 from dsv4agent.sandboxes import (
     MemorySandbox,
     Network,
@@ -30,10 +26,8 @@ from dsv4agent.sandboxes import (
 )
 from dsv4agent.sandboxes.choice import ProviderName
 from dsv4agent.sandboxes.process_tree import descendants
-from dsv4agent.tools import Effects, Status, Tool, ToolContext, ToolResult, minimal_profile
+from dsv4agent.tools import Effects, Status, ToolContext, ToolResult
 from dsv4agent.tools.browser import BrowserTool, completed_url
-from tests.golden.tokenizers import v4_tokenizer
-from tests.test_docs import DOCS, blocks, table
 from tests.tools.editor_desk import count_words
 
 pytestmark = pytest.mark.anyio
@@ -557,22 +551,3 @@ async def test_a_sandbox_without_programs() -> None:
     context = ToolContext(MemorySandbox(), count_words, BUDGET)
     with pytest.raises(ProgramsUnsupported):
         await BrowserTool()(context, {"action": "snapshot"})
-
-
-def prompt_tokens(tokenizer: Tokenizer, tools: list[Tool]) -> int:
-    message = system_message(tool_functions(tools)) if tools else {"role": "system"}
-    return len(encode_tokens([{**message, "content": "x"}], tokenizer, thinking_mode="chat").ids)
-
-
-def test_the_documentation_states_the_real_schema_and_cost() -> None:
-    page = DOCS / "tools" / "browser.md"
-    prompt = encode_messages([system_message(tool_functions([BrowserTool()]))], "chat")
-    line = next(line for line in prompt.split("\n") if line.startswith('{"name": "browser"'))
-    assert [json.loads(source) for _, source in blocks(page, "json")] == [json.loads(line)]
-    stated = {row[0]: [int(cell) for cell in row[1:]] for row in table(page, "| tokenizer |")}
-    mini = Tokenizer.from_checkpoint(Checkpoint.find("mini").path)
-    for name, tokenizer in {"official V4": v4_tokenizer(), "bundled mini": mini}.items():
-        bare = prompt_tokens(tokenizer, [])
-        alone = prompt_tokens(tokenizer, [BrowserTool()]) - bare
-        three = prompt_tokens(tokenizer, [*minimal_profile(), BrowserTool()]) - bare
-        assert stated[name] == [tokenizer.count(line), alone, three]
