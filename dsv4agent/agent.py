@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, cast
+from typing import TYPE_CHECKING, Generic, Literal, Self, cast
 
 import anyio
 
-from dsv4agent.assembly import Setup, assemble
+from dsv4agent.assembly import CHECKPOINTS, CUSTOM, WORKTREES, Place, Setup, assemble
 from dsv4agent.backends import Backend, EmbeddedBackend
 from dsv4agent.budgets import Limits
 from dsv4agent.context import PERSONA
@@ -18,7 +18,14 @@ from dsv4agent.progress import Phase
 from dsv4agent.run import Run
 from dsv4agent.sandboxes import Policy, ProviderName, Sandbox
 from dsv4agent.session import Session
-from dsv4agent.tools import Tool, minimal_profile
+from dsv4agent.tools import (
+    Ask,
+    Profile,
+    Tool,
+    ToolSettings,
+    profile_tools,
+    search_provider_from_environment,
+)
 from dsv4agent.transcript import StopReason
 
 if TYPE_CHECKING:
@@ -58,6 +65,8 @@ class Agent(Generic[Deps]):
         model: str | Path | Engine | Backend = "mini",
         *,
         tools: Sequence[ToolSource] | None = None,
+        profile: Profile | Literal["minimal", "full", "research"] = Profile.MINIMAL,
+        ask: Ask | None = None,
         instructions: str = PERSONA,
         mode: str | None = None,
         temperature: float | None = None,
@@ -69,8 +78,11 @@ class Agent(Generic[Deps]):
         Args:
             model: `mini` (comes with the package), a checkpoint folder, an engine, or a backend.
             tools: Tools, functions made tools with `@tool`, or callables that make a tool, called once for
-                each
-                session. None gives the minimal profile: a shell and a file editor.
+                each session. None gives those of the profile.
+            profile: Which tools a new session has; a resumed one keeps those it was created with. `minimal`
+                is a shell and a file editor; `full` adds background jobs, patches, searches, git with
+                checkpoints, a plan, notes and the web; `research` is the web, a browser and an interpreter.
+            ask: Puts a question of the model to the user, for the profiles that have `ask_user`.
             instructions: The system text.
             mode: `non-think`, `think-high` or `think-max`; None takes what the checkpoint recommends.
             temperature: None takes what the checkpoint recommends.
@@ -79,6 +91,8 @@ class Agent(Generic[Deps]):
         """
         self._model = model
         self._tools = tools
+        self._profile = Profile(profile)
+        self._ask = ask
         self._functions: list[ToolFunction] = []
         self._instructions = instructions
         self._mode = mode
@@ -124,7 +138,8 @@ class Agent(Generic[Deps]):
         """
         setup = Setup(
             load=self.load,
-            make_tools=lambda backend: self._make_tools(backend, deps),
+            make_tools=lambda backend, place: self._make_tools(backend, place, deps),
+            profile=self._profile.value if self._tools is None else CUSTOM,
             instructions=self._instructions,
             mode=self._mode,
             temperature=self._temperature,
@@ -170,10 +185,19 @@ class Agent(Generic[Deps]):
         with anyio.CancelScope(shield=True):
             await self.aclose()
 
-    def _make_tools(self, backend: Backend, deps: object) -> list[Tool]:
+    def _make_tools(self, backend: Backend, place: Place, deps: object) -> list[Tool]:
         sources: Sequence[ToolSource] | None = self._tools
         if sources is None:
-            sources = minimal_profile(backend.defaults.command_seconds)
+            settings = ToolSettings(
+                session_id=place.session_id,
+                command_seconds=backend.defaults.command_seconds,
+                ask=self._ask,
+                search=search_provider_from_environment(),
+                worktrees=place.folder / WORKTREES,
+                checkpoint_store=str(place.folder / CHECKPOINTS),
+            )
+            known = place.profile in set(Profile)
+            sources = profile_tools(Profile(place.profile) if known else self._profile, settings)
         return [_make_tool(source, deps) for source in (*sources, *self._functions)]
 
 

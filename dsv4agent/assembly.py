@@ -16,7 +16,7 @@ from dsv4agent.errors import CheckpointMismatch, UsageError
 from dsv4agent.run import Parts
 from dsv4agent.sandboxes import Policy, ProviderName, Sandbox, choose_sandbox
 from dsv4agent.toolbox import Toolbox
-from dsv4agent.tools import Tool
+from dsv4agent.tools import Profile, Tool
 from dsv4agent.transcript import (
     Event,
     Header,
@@ -30,13 +30,45 @@ from dsv4agent.transcript import (
 )
 from dsv4agent.transcript.transcript import DATABASE, SPILL
 
+CUSTOM = "custom"
+"""Stands for a profile where the program chose the tools itself."""
+WORKTREES, CHECKPOINTS = "worktrees", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one session lives.
+
+    Attributes:
+        folder: Its own folder, named by its id, outside the workspace.
+        profile: Its set of tools.
+    """
+
+    folder: Path
+    profile: str
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.folder.name
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """The folders of it that programs in the sandbox may write; all exist."""
+        own = (WORKTREES, CHECKPOINTS) if self.profile == Profile.FULL else ()
+        folders = tuple(self.folder / name for name in (SPILL, *own))
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folders
+
 
 @dataclass(frozen=True)
 class Setup:
     """What a session is to be; `resume` names a stored one, whose header then decides all but the sandbox."""
 
     load: Callable[[], Awaitable[Backend]]
-    make_tools: Callable[[Backend], Iterable[Tool]]
+    make_tools: Callable[[Backend, Place], Iterable[Tool]]
+    profile: str
     instructions: str
     mode: str | None
     temperature: float | None
@@ -57,15 +89,16 @@ async def assemble(stack: AsyncExitStack, setup: Setup) -> tuple[Parts, list[Eve
     if not setup.workspace.is_dir():
         raise UsageError(f"The workspace {setup.workspace} is not a folder. Give one that exists.")
     backend = await setup.load()
-    toolbox = Toolbox(setup.make_tools(backend))
     if transcript is not None:
         _check_model(transcript.header, backend)
-        sandbox = await _open_sandbox(stack, setup, transcript.spill_dir)
+        place = Place(transcript.spill_dir.parent, transcript.header.profile)
     else:
-        folder = _new_folder(stack)
-        sandbox = await _open_sandbox(stack, setup, folder / SPILL)
-        header = _header(folder.name, setup, backend, toolbox, sandbox)
-        transcript = stack.enter_context(closing(Transcript.create(folder, header)))
+        place = Place(_new_folder(stack), setup.profile)
+    toolbox = Toolbox(setup.make_tools(backend, place))
+    sandbox = await _open_sandbox(stack, setup, place)
+    if transcript is None:
+        header = _header(place, setup, backend, toolbox, sandbox)
+        transcript = stack.enter_context(closing(Transcript.create(place.folder, header)))
     dialect = Dialect(transcript.header, backend.tokenizer, vocab_size=backend.vocab_size)
     parts = Parts(transcript, backend, dialect, toolbox, sandbox)
     stack.push_async_callback(parts.close_sequence)
@@ -87,7 +120,7 @@ def _new_folder(stack: AsyncExitStack) -> Path:
     return folder
 
 
-def _header(folder: str, setup: Setup, backend: Backend, toolbox: Toolbox, sandbox: Sandbox) -> Header:
+def _header(place: Place, setup: Setup, backend: Backend, toolbox: Toolbox, sandbox: Sandbox) -> Header:
     defaults = backend.defaults
     mode = setup.mode or defaults.mode
     try:
@@ -102,23 +135,25 @@ def _header(folder: str, setup: Setup, backend: Backend, toolbox: Toolbox, sandb
     if setup.seed is not None:
         sampling["seed"] = setup.seed
     return Header(
-        session_id=folder,
+        session_id=place.session_id,
         model=backend.record,
         mode=mode,
         instructions=setup.instructions,
         sampling=Sampling(**sampling),
+        profile=place.profile,
         tools=tuple(toolbox.functions),
         sandbox=sandbox_summary(sandbox),
         workspace=str(setup.workspace),
     )
 
 
-async def _open_sandbox(stack: AsyncExitStack, setup: Setup, spill_dir: Path) -> Sandbox:
+async def _open_sandbox(stack: AsyncExitStack, setup: Setup, place: Place) -> Sandbox:
     if not isinstance(setup.sandbox, str):
         return setup.sandbox
     policy = setup.policy or Policy(workspace=str(setup.workspace))
     # Results name the files that hold outputs too long to show, so the model must be able to read them.
-    policy = replace(policy, workspace=str(setup.workspace), writable=(*policy.writable, str(spill_dir)))
+    own = map(str, place.writable)
+    policy = replace(policy, workspace=str(setup.workspace), writable=(*policy.writable, *own))
     return await stack.enter_async_context(await choose_sandbox(policy, setup.sandbox))
 
 

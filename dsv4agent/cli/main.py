@@ -28,6 +28,12 @@ SandboxOption = Annotated[
         help="How commands are confined; auto takes the strongest that works, none confines nothing."
     ),
 ]
+NetworkOption = Annotated[
+    str,
+    typer.Option(
+        help="off, on, or the hosts that may be reached: pypi.org,*.github.com,localhost:8000 (and so on)."
+    ),
+]
 ModelOption = Annotated[str, typer.Option(help="Name of a bundled model, or a checkpoint folder.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many model turns.")]
 TokensOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many sampled tokens.")]
@@ -46,7 +52,12 @@ def run_command(
         Literal["non-think", "think-high", "think-max"] | None,
         typer.Option(help="How much to reason. Default: what the checkpoint recommends."),
     ] = None,
+    profile: Annotated[
+        Literal["minimal", "full", "research"],
+        typer.Option(help="The agent's tools: shell and editor; all for a repository; web and browser."),
+    ] = "minimal",
     sandbox: SandboxOption = "auto",
+    network: NetworkOption = "off",
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
     timeout: TimeOption = None,
@@ -56,14 +67,16 @@ def run_command(
     json: JsonOption = False,
 ) -> None:
     """Give the agent a task in a repository."""
-    from dsv4agent.cli.work import Order, work
+    from dsv4agent.cli.work import Order, parse_network, work
 
     order = Order(
         model=model,
         repo=repo,
         task=task,
         mode=mode,
+        profile=profile,
         sandbox=sandbox,
+        network=parse_network(network),
         max_steps=max_steps,
         max_tokens=max_tokens,
         timeout=timeout,
@@ -87,13 +100,14 @@ def resume_command(
         str | None, typer.Option(help="Where its checkpoint is now. Default: where it was.")
     ] = None,
     sandbox: SandboxOption = "auto",
+    network: NetworkOption = "off",
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
     timeout: TimeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Go on with a stored session, exactly where it stood."""
-    from dsv4agent.cli.work import Order, work
+    from dsv4agent.cli.work import Order, parse_network, work
     from dsv4agent.transcript import Transcript, find_session
 
     folder = find_session(session)
@@ -107,6 +121,7 @@ def resume_command(
         task=task,
         resume=folder.name,
         sandbox=sandbox,
+        network=parse_network(network),
         max_steps=max_steps,
         max_tokens=max_tokens,
         timeout=timeout,

@@ -9,6 +9,7 @@ import sys
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import anyio
 from anyio.abc import TaskStatus
@@ -17,14 +18,19 @@ from rich.syntax import Syntax
 
 from dsv4agent.agent import Agent
 from dsv4agent.budgets import Limits
+from dsv4agent.cli.asking import terminal_ask
 from dsv4agent.cli.changes import Changes, workspace_changes
 from dsv4agent.cli.exits import ExitCode, code_of_stop
 from dsv4agent.cli.views import JsonView, TextView, safe
 from dsv4agent.errors import BackendError
 from dsv4agent.groups import single_error
-from dsv4agent.sandboxes import ProviderName
+from dsv4agent.sandboxes import Network, NetworkMode, Policy, ProviderName
 from dsv4agent.session import Session
 from dsv4agent.transcript import RunFinished, StepFinished
+
+_NO_NETWORK = Network()
+
+ProfileName = Literal["minimal", "full", "research"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Order:
     resume: str | None = None
     mode: str | None = None
     sandbox: ProviderName = "auto"
+    profile: ProfileName = "minimal"
+    network: Network = _NO_NETWORK
     max_steps: int | None = None
     max_tokens: int | None = None
     timeout: float | None = None
@@ -44,6 +52,13 @@ class Order:
     top_p: float | None = None
     seed: int | None = None
     json: bool = False
+
+
+def parse_network(text: str) -> Network:
+    """Return the network policy that an option means: `off`, `on`, or hosts separated by commas."""
+    if text in {"off", "on"}:
+        return Network(NetworkMode(text))
+    return Network.only(*(host.strip() for host in text.split(",") if host.strip()))
 
 
 async def work(order: Order) -> ExitCode:
@@ -87,8 +102,15 @@ class _SignalWatch:
 
 
 async def _work(order: Order, watch: _SignalWatch) -> ExitCode:
-    agent: Agent[None] = Agent(order.model, mode=order.mode, temperature=order.temperature, top_p=order.top_p)
     console = Console(file=sys.stdout)
+    agent: Agent[None] = Agent(
+        order.model,
+        profile=order.profile,
+        ask=None if order.json else terminal_ask(console),
+        mode=order.mode,
+        temperature=order.temperature,
+        top_p=order.top_p,
+    )
     view = JsonView() if order.json else TextView(console)
     finished: RunFinished | None = None
     seconds, sampled = 0.0, 0
@@ -99,8 +121,10 @@ async def _work(order: Order, watch: _SignalWatch) -> ExitCode:
             new_tokens=order.max_tokens,
             seconds=order.timeout,
         )
+        # A resumed session works where it began, whatever is said of the workspace here.
+        policy = Policy(workspace=str(order.repo.resolve()), network=order.network)
         async with agent.session(
-            order.repo, sandbox=order.sandbox, resume=order.resume, seed=order.seed
+            order.repo, sandbox=order.sandbox, policy=policy, resume=order.resume, seed=order.seed
         ) as session:
             watch.session = session
             async with aclosing(session.run(order.task, limits=limits)) as events:

@@ -53,6 +53,7 @@ class Header(BaseModel):
     Attributes:
         instructions: The system text.
         mode: Reasoning mode (`non-think`, `think-high`, `think-max`).
+        profile: Name of the set of tools, or `custom` if the program chose its own.
         tools: The `function` objects that the model was shown, in order.
         sandbox: Name of the provider that was asked for, and the enforcement report of the first opening.
         created: ISO 8601 time in UTC.
@@ -66,6 +67,7 @@ class Header(BaseModel):
     mode: str
     instructions: str
     sampling: Sampling
+    profile: str = "minimal"
     tools: tuple[dict[str, Any], ...]
     sandbox: dict[str, Any]
     workspace: str
