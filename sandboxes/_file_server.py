@@ -139,6 +139,9 @@ def _link(path: str) -> str:
 def _can_write(folder: str) -> bool:
     trial = os.path.join(folder, f".dsv4agent-{os.urandom(8).hex()}")
     try:
+        if not os.path.isdir(folder):  # the `.git` file of a worktree: opened, but not changed
+            os.close(os.open(folder, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+            return True
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError:
         return False

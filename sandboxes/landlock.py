@@ -35,13 +35,22 @@ class LandlockSandbox(CagedSandbox):
     provider = "landlock"
     machinery = 1  # the supervisor
 
-    limits = {  # noqa: RUF012
+    promises = ("writes", "reads", "network", "environment", "system_calls", "secrets")
+    missing = {  # noqa: RUF012
+        "repositories": "Landlock cannot make a folder read-only inside one that may be written",
+    }
+    partial = {  # noqa: RUF012
         "writes": "mode, owner and times of files outside the workspace are not covered by Landlock",
         "reads": "names and sizes of hidden files can be seen, and command lines of other processes",
         "processes": "shared process namespace; the kernel refuses signals and debugging across the border",
     }
 
     def _prepare(self) -> None:
+        if self._protection.secrets:
+            raise SandboxUnavailable(
+                f"landlock cannot hide {self._protection.secrets[0]} inside a folder that may be written; "
+                "install bubblewrap, or let programs read such files with Policy(mask_env_files=False)"
+            )
         hidden = {*masked_paths(self._policy), *_UNREADABLE}
         writable = [self._policy.workspace, *self._policy.writable, self._scratch]
         shown = shown_paths(self._policy)

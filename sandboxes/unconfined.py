@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.caged import WATCHED, CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.enforcement import Facts
 from dsv4agent.sandboxes.landlock import launcher_command
 from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport
@@ -35,6 +35,7 @@ class UnconfinedSandbox(CagedSandbox):
         return [], []
 
     def _assess(self, facts: Facts) -> EnforcementReport:
+        watched = () if self._group is not None else (f"limits: {WATCHED}",)
         return EnforcementReport(
             self.provider,
             {
@@ -44,8 +45,11 @@ class UnconfinedSandbox(CagedSandbox):
                 "environment": Enforcement.NONE if facts.secrets else Enforcement.FULL,
                 "system_calls": Enforcement.NONE,
                 "processes": Enforcement.NONE,
+                "secrets": Enforcement.NONE,
+                "repositories": Enforcement.NONE,
+                "limits": Enforcement.FULL if self._group is not None else Enforcement.PARTIAL,
             },
-            ("nothing is confined, as asked for by name",),
+            ("nothing is confined, as asked for by name", *watched),
         )
 
     def _home_and_temporary(self) -> tuple[str, str]:
