@@ -69,7 +69,10 @@ class BubblewrapSandbox(CagedSandbox):
         os.write(descriptor, self._filter)
         os.lseek(descriptor, 0, os.SEEK_SET)
         arguments = ("--seccomp", str(descriptor), "--chdir", cwd, "--", *argv)
-        if self._protection.refresh():
+        # A service that ended took its socket along; a mount over nothing would fail.
+        gone = [path for path in self._sockets if not os.path.lexists(path)]
+        if self._protection.refresh() or gone:
+            self._sockets = [path for path in self._sockets if path not in gone]
             self._work_out_mounts()
         return CagedCommand((*self._mounts[repositories], *arguments), (descriptor,))
 
@@ -105,12 +108,12 @@ class BubblewrapSandbox(CagedSandbox):
             mounts[path] = ["--bind", path, path]
         mounts |= self._protected_mounts(repositories=repositories)
         if not repositories:
-            mounts |= {path: ["--bind", path, path] for path in _folders_to_pin(mounts, writable)}
+            mounts |= {path: ["--bind", path, path] for path in folders_to_pin(mounts, writable)}
         arguments = ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
         if policy.network.mode is not NetworkMode.ON:
             arguments.append("--unshare-net")
         arguments += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-        arguments += ["--size", str(_shared_memory(policy)), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        arguments += ["--size", str(shared_memory(policy)), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         for path in _kernel_settings():
             arguments += ["--ro-bind", path, path]
         for _, mount in sorted(mounts.items()):
@@ -132,7 +135,7 @@ class BubblewrapSandbox(CagedSandbox):
         return mounts
 
 
-def _folders_to_pin(mounts: Iterable[str], writable: Sequence[str]) -> set[str]:
+def folders_to_pin(mounts: Iterable[str], writable: Sequence[str]) -> set[str]:
     """Return the folders between writable ones and what is mounted inside those.
 
     A mount stays with its folder. If a program could move a folder above it, the next program's mount would
@@ -148,7 +151,7 @@ def _folders_to_pin(mounts: Iterable[str], writable: Sequence[str]) -> set[str]:
     return pinned
 
 
-def _shared_memory(policy: Policy) -> int:
+def shared_memory(policy: Policy) -> int:
     """Return the size of /dev/shm in bytes: a part of the memory limit, since files there count nowhere."""
     limit = policy.limits.memory_bytes
     return _MOST_SHARED_MEMORY if limit is None else max(_PAGE, min(_MOST_SHARED_MEMORY, limit // 4))

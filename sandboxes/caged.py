@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from dsv4agent.sandboxes.cgroups import ControlGroup
 from dsv4agent.sandboxes.enforcement import Facts, asked_for, assess
 from dsv4agent.sandboxes.environment import scrubbed_environment
 from dsv4agent.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnavailable
-from dsv4agent.sandboxes.file_client import SERVER_ARGV, FileClient
+from dsv4agent.sandboxes.file_client import FileClient, server_argv
 from dsv4agent.sandboxes.limits import human_size, limit_behind, shell_prefix, user_processes
 from dsv4agent.sandboxes.masking import is_below, masked_paths, resolved_policy
 from dsv4agent.sandboxes.pipes import CONTROL_CHANNEL, PipeProcess, communicate
@@ -44,10 +45,12 @@ class CagedCommand:
     Attributes:
         argv: The whole command line, cage included.
         pass_fds: Descriptors that it needs; closed once it started.
+        token: What identifies the program to its cage, if the cage needs that.
     """
 
     argv: Sequence[str]
     pass_fds: tuple[int, ...] = ()
+    token: str = ""
 
 
 class CagedSandbox(ABC):
@@ -69,6 +72,10 @@ class CagedSandbox(ABC):
         "repositories",
     )
     """Guarantees without which the sandbox does not open, if the policy asks for them."""
+    server_python: ClassVar[str] = sys.executable
+    """The Python inside that serves files."""
+    counts_by_itself: ClassVar[bool] = False
+    """Whether the cage limits memory and processes without our help."""
     partial: ClassVar[Mapping[str, str]] = {}
     """Guarantees that hold in part only, with the reason."""
     missing: ClassVar[Mapping[str, str]] = {}
@@ -83,13 +90,16 @@ class CagedSandbox(ABC):
         self._protection = Protection(self._policy)
         self._running: set[PipeProcess] = set()
         self._user_processes = user_processes(policy.limits)
-        self._group = ControlGroup.make(policy.limits)
+        self._group = None if self.counts_by_itself else ControlGroup.make(policy.limits)
         # Where the kernel counts memory and processes the watch looks after disks alone.
-        counted = {} if self._group is None else {"memory_bytes": None, "processes": None}
+        self._counted = self.counts_by_itself or self._group is not None
+        watched = (
+            replace(policy.limits, memory_bytes=None, processes=None) if self._counted else policy.limits
+        )
         growing = (self._policy.workspace, *self._policy.writable, self._scratch)
-        self._watch = ResourceWatch(replace(policy.limits, **counted), growing)
+        self._watch = ResourceWatch(watched, growing)
         # Not watched: it runs nothing but requests of ours, and would keep the watch awake.
-        self._files = FileClient(lambda: self._start(SERVER_ARGV, cwd="/", watched=False))
+        self._files = FileClient(self._start_server)
         self._report: EnforcementReport | None = None
         self._closed = False
 
@@ -191,6 +201,8 @@ class CagedSandbox(ABC):
             TimeoutError: It took longer than `timeout` seconds; its process tree is gone.
             SandboxClosed: The sandbox was closed.
         """
+        self._require_open()
+        await self._make_ready(repositories=repositories)
         process = self._start(argv, cwd=cwd, env=env, repositories=repositories)
         collected = (bytearray(), bytearray())
         code: int | None = None
@@ -219,6 +231,8 @@ class CagedSandbox(ABC):
         Raises:
             SandboxClosed: The sandbox was closed.
         """
+        self._require_open()
+        await self._make_ready(repositories=repositories)
         return self._start(argv, cwd=cwd, env=env, repositories=repositories, control=True)
 
     async def stat(self, path: str) -> FileStat:
@@ -259,9 +273,12 @@ class CagedSandbox(ABC):
         await self.aclose()
 
     def _file_client(self) -> FileClient:
+        self._require_open()
+        return self._files
+
+    def _require_open(self) -> None:
         if self._closed:
             raise SandboxClosed("the sandbox was closed; open a new one")
-        return self._files
 
     def _start(
         self,
@@ -273,20 +290,12 @@ class CagedSandbox(ABC):
         control: bool = False,
         watched: bool = True,
     ) -> PipeProcess:
-        if self._closed:
-            raise SandboxClosed("the sandbox was closed; open a new one")
+        self._require_open()
         last = CONTROL_CHANNEL if control else ""
         prefix = shell_prefix(self._policy.limits, user=self._user_processes, then=last)
         command = self._command((*prefix, *argv), cwd or self._policy.workspace, repositories=repositories)
-        group = () if self._group is None else self._group.prefix
         try:
-            process = PipeProcess.start(
-                (*group, *command.argv),
-                env=self._environment(env),
-                pass_fds=command.pass_fds,
-                machinery=self.machinery,
-                judge=self._limit_behind,
-            )
+            process = self._process(command, self._environment(env))
         finally:
             for descriptor in command.pass_fds:
                 os.close(descriptor)
@@ -294,6 +303,23 @@ class CagedSandbox(ABC):
         if watched:
             self._watch.add(process)
         return process
+
+    def _process(self, command: CagedCommand, environment: Mapping[str, str]) -> PipeProcess:
+        group = () if self._group is None else self._group.prefix
+        return PipeProcess.start(
+            (*group, *command.argv),
+            env=environment,
+            pass_fds=command.pass_fds,
+            machinery=self.machinery,
+            judge=self._limit_behind,
+        )
+
+    async def _start_server(self) -> PipeProcess:
+        await self._make_ready(repositories=False)
+        return self._start(server_argv(self.server_python), cwd="/", watched=False)
+
+    async def _make_ready(self, *, repositories: bool) -> None:  # noqa: B027
+        """Start what must run before a program can; nothing for most."""
 
     def _limit_behind(self, exit_code: int) -> str | None:
         limits = self._policy.limits
@@ -305,7 +331,7 @@ class CagedSandbox(ABC):
 
     def _partial_now(self) -> Mapping[str, str]:
         partial = dict(self.partial)
-        if self._group is None:
+        if not self._counted:
             partial["limits"] = WATCHED
         if not self._protection.complete:
             for name in ("secrets", "repositories"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,18 +19,22 @@ PATIENCE = 60.0
 
 # The source arrives on stdin, so that it need not be readable (nor be at all) inside the cage.
 _BOOT = "import sys;i=sys.stdin.buffer;exec(compile(i.read(int(i.readline())),'file_server','exec'))"
-SERVER_ARGV = (sys.executable, "-I", "-S", "-c", _BOOT)
 _SOURCE = Path(__file__).with_name("_file_server.py")
+
+
+def server_argv(python: str) -> tuple[str, ...]:
+    """Return the command line of the server under a Python inside the cage."""
+    return (python, "-I", "-S", "-c", _BOOT)
 
 
 class FileClient:
     """Sends one request at a time to a server that it starts when first needed, and again if it died.
 
     Args:
-        start: Starts `SERVER_ARGV` inside the cage.
+        start: Starts the command of `server_argv` inside the cage.
     """
 
-    def __init__(self, start: Callable[[], PipeProcess]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[PipeProcess]]) -> None:
         self._start = start
         self._server: PipeProcess | None = None
         self._lock = anyio.Lock()
@@ -102,7 +105,7 @@ class FileClient:
     async def _exchange(self, message: bytes) -> tuple[Any, bytes]:
         with anyio.fail_after(PATIENCE):
             if self._server is None:
-                self._server = self._start()
+                self._server = await self._start()
                 source = _SOURCE.read_bytes()
                 await self._server.write(b"%d\n" % len(source) + source)
             await self._server.write(message)

@@ -179,6 +179,10 @@ class PipeProcess:
         await self.wait()
         self._stdin.close()
 
+    def kill_at_once(self) -> None:
+        """Kill the whole tree, from whatever thread, if the caller knows that the outermost process lives."""
+        kill_tree(self.pid)
+
     def kill_now(self) -> None:
         """Send SIGKILL to the whole tree."""
         if self.running:

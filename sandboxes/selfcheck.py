@@ -15,16 +15,33 @@ from pathlib import Path
 import anyio
 
 from dsv4agent.sandboxes.masking import home_folders
+from dsv4agent.sandboxes.protocol import Enforcement
 from dsv4agent.sandboxes.scene import PATIENCE, SECRET, SECRET_VARIABLE, OpenSandbox, Scene, prepared_host
+from dsv4agent.sandboxes.selfcheck_policy import (
+    limit_of_disk,
+    limit_of_file_size,
+    limit_of_memory,
+    limit_of_open_files,
+    limit_of_processes,
+    limit_of_processor_time,
+    repositories_are_read_only,
+    secret_files_look_empty,
+    system_secrets_stay_hidden,
+)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found; `detail` says what got through if it did not pass."""
+    """What one check found; `detail` says what got through if it did not pass.
+
+    A check for a guarantee that the provider does not claim is `skipped`, with the provider's own reason:
+    it is no failure and proves nothing.
+    """
 
     name: str
     passed: bool
     detail: str = ""
+    skipped: bool = False
 
 
 Check = Callable[[Scene], Awaitable[str]]
@@ -42,6 +59,10 @@ async def self_check(open_sandbox: OpenSandbox) -> list[CheckResult]:
         scene = await make_scene(open_sandbox)
         try:
             for name, check in CHECKS.items():
+                guarantee = CLAIMS.get(name, "")
+                if scene.sandbox.report.guarantees.get(guarantee) is Enforcement.NONE:
+                    results.append(CheckResult(name, False, _reason(scene, guarantee), skipped=True))
+                    continue
                 try:
                     detail = await check(scene)
                 except TimeoutError as error:
@@ -295,10 +316,32 @@ CHECKS: Mapping[str, Check] = {
     "no_new_powers": _no_new_powers,
     "kernel_settings_are_read_only": _kernel_settings_are_read_only,
     "special_files_are_refused": _special_files_are_refused,
+    "repositories_are_read_only": repositories_are_read_only,
+    "secret_files_look_empty": secret_files_look_empty,
+    "system_secrets_stay_hidden": system_secrets_stay_hidden,
+    "limit_of_memory": limit_of_memory,
+    "limit_of_processes": limit_of_processes,
+    "limit_of_processor_time": limit_of_processor_time,
+    "limit_of_file_size": limit_of_file_size,
+    "limit_of_open_files": limit_of_open_files,
+    "limit_of_disk": limit_of_disk,
     "timeout_ends_the_tree": _timeout_ends_the_tree,
     "daemon_starts": _daemon_starts,
 }
 """By name, in order; the last one prepares for the check made after the sandbox is closed."""
+
+
+CLAIMS: Mapping[str, str] = {
+    "repositories_are_read_only": "repositories",
+    "secret_files_look_empty": "secrets",
+    **dict.fromkeys((name for name in CHECKS if name.startswith("limit_")), "limits"),
+}
+"""The guarantee that a check is about, where a provider may do without it."""
+
+
+def _reason(scene: Scene, guarantee: str) -> str:
+    notes = [note for note in scene.sandbox.report.notes if note.startswith(f"{guarantee}: ")]
+    return notes[0] if notes else f"{guarantee}: not claimed by {scene.sandbox.report.provider}"
 
 
 def _files_in_homes() -> list[str]:

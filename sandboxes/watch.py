@@ -20,7 +20,6 @@ from dsv4agent.sandboxes.process_tree import (
     ProcessInfo,
     ahead_of_others,
     descendants,
-    kill_tree,
     living_processes,
 )
 from dsv4agent.sandboxes.protocol import ResourceLimits
@@ -46,6 +45,10 @@ class Watched(Protocol):
 
     def dup_pidfd(self) -> int:
         """Return a descriptor of its own for the process."""
+        ...
+
+    def kill_at_once(self) -> None:
+        """Kill its whole tree."""
         ...
 
 
@@ -202,4 +205,4 @@ def _use(tree: _Tree, processes: Mapping[int, ProcessInfo]) -> _Use:
 def _stop(tree: _Tree, limit: str) -> None:
     if tree.alive():
         tree.process.limit_hit = limit
-        kill_tree(tree.process.pid)
+        tree.process.kill_at_once()

@@ -84,7 +84,9 @@ async def test_sockets_of_services_are_covered(workspace: Path) -> None:
             code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{folder}/service')"
             done = await sandbox.run(["python", "-c", code])
             assert b"Error" in done.stderr
-    shutil.rmtree(folder)
+            # The service ends, and its folder goes with it: programs run on.
+            shutil.rmtree(folder)
+            assert (await sandbox.run(["true"])).exit_code == 0
 
 
 async def test_local_servers_work_inside(workspace: Path) -> None:

@@ -1,7 +1,6 @@
 """Repositories and secret files under each provider."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -169,7 +168,7 @@ async def test_auto_does_not_give_up_a_mask(
 
 
 async def test_landlock_says_that_repositories_are_open(workspace: Path) -> None:
-    subprocess.run(["git", "init", "-q", str(workspace)], check=True)
+    repository(workspace / "main")
     try:
         sandbox = await choose_sandbox(Policy(str(workspace)), "landlock")
     except SandboxUnavailable as error:
