@@ -142,7 +142,7 @@ def threads_of(user: int) -> int:
 def ahead_of_others() -> Generator[None]:
     """Let this thread run before ordinary processes, where it may: hundreds of them may want to."""
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except (OSError, AttributeError):
         yield
         return
