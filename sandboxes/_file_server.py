@@ -90,7 +90,7 @@ def _write(path: str, data: bytes, mode: int | None) -> None:
     else:
         _require_regular(old, path)
         if mode is None:
-            mode = stat.S_IMODE(old.st_mode)
+            mode = stat.S_IMODE(old.st_mode) & 0o1777  # A write takes these rights away elsewhere too.
     temporary = os.path.join(os.path.dirname(target), f".dsv4agent-{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:

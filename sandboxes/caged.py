@@ -78,7 +78,7 @@ class CagedSandbox(ABC):
     """Whether the cage limits memory and processes without our help."""
     partial: ClassVar[Mapping[str, str]] = {}
     """Guarantees that hold in part only, with the reason."""
-    missing: ClassVar[Mapping[str, str]] = {}
+    missing: Mapping[str, str] = {}
     """Guarantees that the provider cannot give, with the reason."""
 
     def __init__(self, policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from dsv4agent.sandboxes.limits import human_size
 from dsv4agent.sandboxes.masking import is_below
 from dsv4agent.sandboxes.pipes import PipeProcess
 from dsv4agent.sandboxes.protocol import NetworkMode, Policy
+from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 IMAGE_VARIABLE = "DSV4AGENT_CONTAINER_IMAGE"
 ENGINES = ("podman", "docker")
@@ -72,6 +74,9 @@ class ContainerSandbox(CagedSandbox):
         engine, image = find_engine(), os.environ.get(IMAGE_VARIABLE)
         assert engine and image, "checked by require()"
         self._engine, self._image = engine, image
+        # Debugging is refused: programs share their process namespace with the file server.
+        program = seccomp_filter(sockets=True, own_pid_namespace=False)
+        self._filter = base64.b64encode(program).decode()
         self._empty = os.path.join(self._base, "empty")
         Path(self._empty).touch(0o444)
         for path in (self._scratch, self._policy.workspace, *self._policy.writable, *self._policy.readable):
@@ -148,7 +153,7 @@ class ContainerSandbox(CagedSandbox):
     def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
         name, _ = self._containers[repositories]
         token = os.urandom(16).hex()
-        config = json.dumps({"landlock": None, "seccomp": None, "cwd": cwd, "token": token})
+        config = json.dumps({"landlock": None, "seccomp": self._filter, "cwd": cwd, "token": token})
         supervisor = (self.server_python, "-I", "-S", "-c", LAUNCHER.read_text(), config)
         return CagedCommand((self._engine, "exec", "-i", name, *supervisor, *argv), token=token)
 

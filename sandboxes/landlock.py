@@ -17,6 +17,7 @@ from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 LAUNCHER = Path(__file__).with_name("_launcher.py")
+_ABI_OF_SIGNALS = 6
 LEAST_ABI = 3
 """Below it files outside the workspace could still be truncated."""
 
@@ -46,6 +47,8 @@ class LandlockSandbox(CagedSandbox):
     }
 
     def _prepare(self) -> None:
+        if landlock_abi() < _ABI_OF_SIGNALS:
+            self.missing = {**self.missing, "processes": "signals to others are free before Linux 6.12"}
         if self._protection.secrets:
             raise SandboxUnavailable(
                 f"landlock cannot hide {self._protection.secrets[0]} inside a folder that may be written; "

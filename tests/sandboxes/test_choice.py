@@ -21,7 +21,7 @@ async def test_auto_takes_the_first_that_works(workspace: Path) -> None:
 
 async def test_probe_reports_what_was_enforced_or_why_not() -> None:
     statuses = await probe()
-    assert [status.name for status in statuses] == ["bubblewrap", "landlock"]
+    assert [status.name for status in statuses] == ["bubblewrap", "landlock", "container"]
     for status in statuses:
         if status.available:
             assert status.report is not None and status.reason == ""
@@ -66,8 +66,8 @@ async def test_a_failing_bwrap_is_quoted(
 
 
 async def test_nothing_is_chosen_silently(workspace: Path) -> None:
-    with pytest.raises(SandboxUnavailable, match="use auto, bubblewrap, landlock, none"):
-        await choose_sandbox(Policy(str(workspace)), cast("ProviderName", "docker"))
+    with pytest.raises(SandboxUnavailable, match="use auto, bubblewrap, landlock, container, none"):
+        await choose_sandbox(Policy(str(workspace)), cast("ProviderName", "jail"))
 
 
 async def test_none_says_that_nothing_is_confined(workspace: Path) -> None:
