@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-NAME = "localhost/dsv4agent-test:1"
+NAME = "localhost/dsv4agent-test:2"
 _PYTHON = "/usr/bin/python3"
 _PROGRAMS = ("bash", "cat", "env", "head", "id", "ln", "ls", "mkdir", "mv", "rm", "setsid", "sh", "sleep")
 _MORE = (
@@ -28,6 +28,9 @@ _MORE = (
     "test",
     "mkfifo",
     "grep",
+    "seq",
+    "find",
+    "sync",
 )
 
 

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -47,11 +46,11 @@ for attempt in attempts:
         (workspace / "old").touch()
         (workspace / "old").chmod(0o4755)
         await sandbox.write_bytes(str(workspace / "old"), b"new")
-    assert not [path for path in workspace.iterdir() if path.stat().st_mode & stat.S_ISUID]
+    assert not [name for name in os.listdir(workspace) if os.stat(workspace / name).st_mode & stat.S_ISUID]
 
 
 async def test_a_host_process_keeps_its_limits_and_priority(cage: Sandbox) -> None:
-    with subprocess.Popen(["sleep", "60"]) as victim:
+    async with await anyio.open_process(["sleep", "60"]) as victim:
         code = f"""
 import os, resource
 for attempt in (
@@ -73,13 +72,16 @@ for attempt in (
 
 
 async def test_no_descriptor_of_ours_is_inherited(cage: Sandbox) -> None:
-    with open("/etc/hostname", "rb") as ours:
-        os.set_inheritable(ours.fileno(), True)
+    ours = os.open("/etc/hostname", os.O_RDONLY)
+    os.set_inheritable(ours, True)
+    try:
         async with cage as sandbox:
             done = await sandbox.run(["bash", "-c", "echo /proc/self/fd/*; ls -l /proc/self/fd"])
             assert b"hostname" not in done.stdout and b"memfd" not in done.stdout
             names = {int(os.path.basename(name)) for name in done.stdout.splitlines()[0].split()}
             assert names <= {0, 1, 2, 3, 255}  # bash's own among them
+    finally:
+        os.close(ours)
 
 
 async def test_the_first_process_of_a_namespace_has_nothing_to_take(workspace: Path) -> None:
@@ -100,6 +102,7 @@ async def test_files_that_change_kind_never_block_the_file_server(cage: Sandbox,
     code = """
 import os
 os.mkfifo("pipe")
+print("ready", flush=True)
 open("plain", "w").close()
 os.symlink("/dev/zero", "device")
 while True:
@@ -108,10 +111,9 @@ while True:
         os.rename("next", "target")
 """
     async with cage as sandbox:
-        await sandbox.spawn([sys.executable, "-c", code])
+        process = await sandbox.spawn([sys.executable, "-c", code])
         with anyio.fail_after(20):
-            while not os.path.lexists(workspace / "target"):
-                await anyio.sleep(0.01)
+            assert await process.read() == b"ready\n"
             for _ in range(100):
                 try:
                     assert await sandbox.read_bytes(str(workspace / "target"), 10) == b""
