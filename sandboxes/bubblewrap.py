@@ -71,10 +71,13 @@ class BubblewrapSandbox(CagedSandbox):
         arguments = ("--seccomp", str(descriptor), "--chdir", cwd, "--", *argv)
         # A service that ended took its socket along; a mount over nothing would fail.
         gone = [path for path in self._sockets if not os.path.lexists(path)]
-        if self._protection.refresh() or gone:
+        if gone:
             self._sockets = [path for path in self._sockets if path not in gone]
             self._work_out_mounts()
         return CagedCommand((*self._mounts[repositories], *arguments), (descriptor,))
+
+    def _renew(self) -> None:
+        self._work_out_mounts()
 
     def _work_out_mounts(self) -> None:
         self._mounts = {

@@ -202,6 +202,7 @@ class CagedSandbox(ABC):
             SandboxClosed: The sandbox was closed.
         """
         self._require_open()
+        self._keep_up()
         await self._make_ready(repositories=repositories)
         process = self._start(argv, cwd=cwd, env=env, repositories=repositories)
         collected = (bytearray(), bytearray())
@@ -232,6 +233,7 @@ class CagedSandbox(ABC):
             SandboxClosed: The sandbox was closed.
         """
         self._require_open()
+        self._keep_up()
         await self._make_ready(repositories=repositories)
         return self._start(argv, cwd=cwd, env=env, repositories=repositories, control=True)
 
@@ -274,7 +276,17 @@ class CagedSandbox(ABC):
 
     def _file_client(self) -> FileClient:
         self._require_open()
+        self._keep_up()
         return self._files
+
+    def _keep_up(self) -> None:
+        """Cover again what was moved or replaced; the file server, which runs on, has to see it too."""
+        if self._protection.refresh():
+            self._renew()
+            self._files.renew()
+
+    def _renew(self) -> None:  # noqa: B027
+        """Work out anew what depends on where the protected files are; nothing for some."""
 
     def _require_open(self) -> None:
         if self._closed:

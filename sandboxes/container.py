@@ -117,16 +117,17 @@ class ContainerSandbox(CagedSandbox):
         self._retired.clear()
         self._containers.clear()
 
+    def _renew(self) -> None:
+        # What was mounted does not fit any more. Programs that run go on with it.
+        self._retired += self._containers.values()
+        self._containers.clear()
+
     async def _make_ready(self, *, repositories: bool) -> None:
         """Start a container if there is none yet.
 
         Raises:
             SandboxUnavailable: It does not start; says what the engine said.
         """
-        if self._protection.refresh():
-            # What was mounted does not fit any more. Programs that run go on with it.
-            self._retired += self._containers.values()
-            self._containers.clear()
         if repositories in self._containers:
             return
         name = f"dsv4agent-{os.getpid()}-{os.urandom(6).hex()}"

@@ -38,6 +38,7 @@ class FileClient:
         self._start = start
         self._server: PipeProcess | None = None
         self._lock = anyio.Lock()
+        self._outdated = False
 
     async def stat(self, path: str) -> FileStat:
         """Follow links and describe `path`."""
@@ -63,6 +64,10 @@ class FileClient:
         reply, _ = await self._ask({"operation": "facts", "path": "/", "masked": masked, "outside": outside})
         return reply
 
+    def renew(self) -> None:
+        """Take another server for the next request: this one does not see what its cage should show."""
+        self._outdated = self._server is not None
+
     def close(self) -> None:
         """End the server."""
         server, self._server = self._server, None
@@ -83,6 +88,9 @@ class FileClient:
         # waits for it.
         with anyio.CancelScope(shield=True):
             async with self._lock:
+                if self._outdated:
+                    self._outdated = False
+                    await self._bury()
                 try:
                     answer = await self._exchange(message)
                 except (OSError, EOFError):

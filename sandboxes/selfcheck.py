@@ -17,6 +17,7 @@ import anyio
 from dsv4agent.sandboxes.masking import home_folders
 from dsv4agent.sandboxes.protocol import Enforcement
 from dsv4agent.sandboxes.scene import PATIENCE, SECRET, SECRET_VARIABLE, OpenSandbox, Scene, prepared_host
+from dsv4agent.sandboxes.selfcheck_network import network_is_unreachable
 from dsv4agent.sandboxes.selfcheck_policy import (
     limit_of_disk,
     limit_of_file_size,
@@ -165,46 +166,6 @@ async def _homes_stay_hidden(scene: Scene) -> str:
     return ""
 
 
-async def _network_is_unreachable(scene: Scene) -> str:
-    code = f"""
-import socket
-def attempt(name, family, kind, *address):
-    try:
-        with socket.socket(family, kind) as s:
-            s.settimeout(2)
-            for part in address:
-                s.sendto(b"x", part) if kind == socket.SOCK_DGRAM else s.connect(part)
-            print("reached", name)
-    except OSError:
-        pass
-attempt("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", {scene.tcp}))
-attempt("tcp6", socket.AF_INET6, socket.SOCK_STREAM, ("::1", {scene.tcp}))
-attempt("foreign udp", socket.AF_INET, socket.SOCK_DGRAM, ("192.0.2.1", 53))
-attempt("abstract", socket.AF_UNIX, socket.SOCK_STREAM, "\\0{scene.abstract}")
-attempt("path", socket.AF_UNIX, socket.SOCK_STREAM, "{scene.socket_path}")
-attempt("packet", 17, socket.SOCK_RAW)
-attempt("vsock", 40, socket.SOCK_STREAM)
-try:
-    print("reached", socket.getaddrinfo("example.com", 80))
-except OSError:
-    pass
-try:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.sendto(b"x", ("127.0.0.1", {scene.udp.getsockname()[1]}))
-except OSError:
-    pass
-"""
-    done = await scene.python(code)
-    if done.exit_code or done.stdout:
-        return (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-    await anyio.sleep(0.05)
-    try:
-        scene.udp.recv(1)
-    except BlockingIOError:
-        return ""
-    return "a UDP packet arrived on 127.0.0.1"
-
-
 async def _environment_is_scrubbed(scene: Scene) -> str:
     script = f"env; cat /proc/{scene.victim.pid}/environ /proc/1/environ /proc/$PPID/environ 2>/dev/null"
     done = await scene.shell(script)
@@ -310,7 +271,7 @@ CHECKS: Mapping[str, Check] = {
     "file_writes_stay_inside": _file_writes_stay_inside,
     "masked_files_stay_hidden": _masked_files_stay_hidden,
     "homes_stay_hidden": _homes_stay_hidden,
-    "network_is_unreachable": _network_is_unreachable,
+    "network_is_unreachable": network_is_unreachable,
     "environment_is_scrubbed": _environment_is_scrubbed,
     "host_processes_are_safe": _host_processes_are_safe,
     "no_new_powers": _no_new_powers,

@@ -128,12 +128,14 @@ async def test_masks_follow_what_the_host_moves_and_replaces(workspace: Path) ->
     (workspace / "a").mkdir()
     (workspace / "a/.env").write_text("TOKEN=1\n")
     async with await opened(Policy(str(workspace))) as sandbox:
+        assert await sandbox.read_bytes(str(workspace / "a/.env")) == b""
         os.rename(workspace / "a", workspace / "b")
         assert (await sandbox.run(["cat", "b/.env"])).stdout == b""
         assert not (workspace / "a").exists()
         (workspace / "b/.env").unlink()
         assert (await sandbox.run(["ls", "-A", "b"])).stdout == b""
         (workspace / "b/.env").write_text("TOKEN=2\n")
+        assert await sandbox.read_bytes(str(workspace / "b/.env")) == b""
         assert (await sandbox.run(["cat", "b/.env"])).stdout == b""
         # What a program makes is its own.
         await sandbox.run(["bash", "-c", "echo mine > .env"])
