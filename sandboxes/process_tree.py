@@ -74,11 +74,11 @@ def kill_tree(root: int) -> None:
 
     They are stopped first, so that none forks while the others die; `root` goes last, because a process
     that adopts orphans keeps them findable. Looking for them takes longer than forking, so whole groups are
-    signalled where that is possible: the kernel lets no member of a group fork past a signal to it. Where a
-    child of `root` is the first of a process namespace, its death is the end of all others there at once.
+    signalled where that is possible: the kernel lets no member of a group fork past a signal to it. Where
+    one of the outer processes is the first of a process namespace, its death ends all others there at once.
     """
     for child, depth in descendants(root).items():
-        if depth == 1 and _leads_a_namespace(child):
+        if depth <= 2 and _leads_a_namespace(child):
             _send(child, signal.SIGKILL)
     stopped: set[int] = set()
     for _ in range(_ROUNDS):
