@@ -98,7 +98,7 @@ def _write(path: str, data: bytes, mode: int | None) -> None:
     else:
         _require_regular(old, path)
         if mode is None:
-            mode = stat.S_IMODE(old.st_mode)
+            mode = stat.S_IMODE(old.st_mode) & 0o1777  # A write takes these rights away elsewhere too.
     temporary = os.path.join(os.path.dirname(target), f".dsv4agent-{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
@@ -147,6 +147,9 @@ def _link(path: str) -> str:
 def _can_write(folder: str) -> bool:
     trial = os.path.join(folder, f".dsv4agent-{os.urandom(8).hex()}")
     try:
+        if not os.path.isdir(folder):  # the `.git` file of a worktree: opened, but not changed
+            os.close(os.open(folder, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+            return True
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError:
         return False

@@ -151,6 +151,18 @@ def _become(config: dict[str, Any], argv: list[str], supervisor: int) -> NoRetur
     os._exit(127)
 
 
+def _new_process_group() -> int:
+    """Return a group for the program and all it starts, so that one signal reaches them and not this process.
+
+    Its leader is a process that ends at once: the program must not lead it, or it could not open a session.
+    """
+    leader = os.fork()
+    if leader == 0:
+        os._exit(0)
+    os.setpgid(leader, leader)  # Possible until it is waited for.
+    return leader
+
+
 def _supervise(child: int) -> NoReturn:
     """Wait for the program, kill what it left, and end as it ended."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -222,11 +234,18 @@ def main(arguments: list[str]) -> NoReturn:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
     me = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    group = _new_process_group()
+    wait, go = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(go)
+        os.read(wait, 1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _become(config, arguments[1:], me)
+    os.close(wait)
+    os.setpgid(child, group)  # The child waits for its parent to have done this.
+    os.close(go)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _supervise(child)
 

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import ClassVar, Self
 
 import anyio
 
-from dsv4agent.sandboxes.enforcement import Facts, assess
+from dsv4agent.sandboxes.cgroups import ControlGroup
+from dsv4agent.sandboxes.enforcement import Facts, asked_for, assess
 from dsv4agent.sandboxes.environment import scrubbed_environment
 from dsv4agent.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnavailable
-from dsv4agent.sandboxes.file_client import SERVER_ARGV, FileClient
+from dsv4agent.sandboxes.file_client import FileClient, server_argv
 from dsv4agent.sandboxes.gate import Gate
+from dsv4agent.sandboxes.limits import human_size, limit_behind, shell_prefix, user_processes
 from dsv4agent.sandboxes.masking import is_below, masked_paths, resolved_policy
-from dsv4agent.sandboxes.pipes import CONTROL_WRAPPER, PipeProcess
+from dsv4agent.sandboxes.pipes import CONTROL_CHANNEL, PipeProcess, communicate
 from dsv4agent.sandboxes.private_network import PrivateNetwork
+from dsv4agent.sandboxes.protection import Protection
 from dsv4agent.sandboxes.protocol import (
     Completed,
     Enforcement,
     EnforcementReport,
     FileStat,
-    NetworkMode,
     Policy,
     Process,
 )
+from dsv4agent.sandboxes.survey import MOST_ENTRIES
+from dsv4agent.sandboxes.watch import ResourceWatch
 
-DRAIN = 0.5
-"""Seconds given to pipes to reach their end after a program's end, so that nothing written is lost."""
+WATCHED = "no delegated control group: memory, processes and disk are looked at several times a second"
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,12 @@ class CagedCommand:
     Attributes:
         argv: The whole command line, cage included.
         pass_fds: Descriptors that it needs; closed once it started.
+        token: What identifies the program to its cage, if the cage needs that.
     """
 
     argv: Sequence[str]
     pass_fds: tuple[int, ...] = ()
+    token: str = ""
 
 
 class CagedSandbox(ABC):
@@ -57,20 +64,46 @@ class CagedSandbox(ABC):
     provider: ClassVar[str]
     machinery: ClassVar[int]
     """Levels of processes above a program that belong to the cage."""
-    promises: ClassVar[tuple[str, ...]] = ("writes", "reads", "network", "environment", "system_calls")
-    """Guarantees without which the sandbox does not open."""
-    limits: ClassVar[Mapping[str, str]] = {}
+    promises: ClassVar[tuple[str, ...]] = (
+        "writes",
+        "reads",
+        "network",
+        "environment",
+        "system_calls",
+        "secrets",
+        "repositories",
+    )
+    """Guarantees without which the sandbox does not open, if the policy asks for them."""
+    server_python: ClassVar[str] = sys.executable
+    """The Python inside that serves files."""
+    counts_by_itself: ClassVar[bool] = False
+    """Whether the cage limits memory and processes without our help."""
+    partial: ClassVar[Mapping[str, str]] = {}
     """Guarantees that hold in part only, with the reason."""
+    missing: Mapping[str, str] = {}
+    """Guarantees that the provider cannot give, with the reason."""
 
     def __init__(self, policy: Policy, gate: Gate | None = None) -> None:
         self._policy = resolved_policy(policy)
         self._gate = gate or Gate(policy.network)
         self._network: PrivateNetwork | None = None
         # Shared by all processes of the sandbox; private to them and to this user.
-        self._scratch = os.path.realpath(tempfile.mkdtemp(prefix="dsv4agent-"))
-        os.mkdir(os.path.join(self._scratch, "home"), 0o700)
+        self._base = os.path.realpath(tempfile.mkdtemp(prefix="dsv4agent-"))
+        self._scratch = os.path.join(self._base, "tmp")
+        os.makedirs(os.path.join(self._scratch, "home"), 0o700)
+        self._protection = Protection(self._policy)
         self._running: set[PipeProcess] = set()
-        self._files = FileClient(lambda: self._start(SERVER_ARGV, cwd="/"))
+        self._user_processes = user_processes(policy.limits)
+        self._group = None if self.counts_by_itself else ControlGroup.make(policy.limits)
+        # Where the kernel counts memory and processes the watch looks after disks alone.
+        self._counted = self.counts_by_itself or self._group is not None
+        watched = (
+            replace(policy.limits, memory_bytes=None, processes=None) if self._counted else policy.limits
+        )
+        growing = (self._policy.workspace, *self._policy.writable, self._scratch)
+        self._watch = ResourceWatch(watched, growing)
+        # Not watched: it runs nothing but requests of ours, and would keep the watch awake.
+        self._files = FileClient(self._start_server)
         self._report: EnforcementReport | None = None
         self._closed = False
 
@@ -90,6 +123,7 @@ class CagedSandbox(ABC):
         sandbox = cls(policy, gate)
         try:
             sandbox._network = await sandbox._open_network()
+            await anyio.to_thread.run_sync(sandbox._protection.look)
             sandbox._prepare()
             sandbox._report = sandbox._assess(await sandbox._try_out())
         except BaseException as error:
@@ -137,10 +171,11 @@ class CagedSandbox(ABC):
         Raises:
             SandboxUnavailable: A guarantee that the provider promises does not hold.
         """
-        report = assess(self.provider, facts, self._policy, self.limits)
-        broken = [name for name in self.promises if report.guarantees[name] is Enforcement.NONE]
-        if self._policy.network.mode is NetworkMode.ON:
-            broken = [name for name in broken if name != "network"]
+        report = assess(self.provider, facts, self._policy, self._partial_now(), self.missing)
+        asked = asked_for(self._policy)
+        broken = [
+            name for name in self.promises if name in asked and report.guarantees[name] is Enforcement.NONE
+        ]
         if broken:
             reasons = "; ".join(report.notes)
             raise SandboxUnavailable(
@@ -189,12 +224,15 @@ class CagedSandbox(ABC):
             TimeoutError: It took longer than `timeout` seconds; its process tree is gone.
             SandboxClosed: The sandbox was closed.
         """
+        self._require_open()
+        self._keep_up()
+        await self._make_ready(repositories=repositories)
         process = self._start(argv, cwd=cwd, env=env, repositories=repositories)
         collected = (bytearray(), bytearray())
         code: int | None = None
         try:
             with anyio.move_on_after(timeout):
-                code = await _communicate(process, input, collected)
+                code = await communicate(process, input, collected)
         finally:
             with anyio.CancelScope(shield=True):
                 await process.kill(0.0 if code is not None else 2.0)
@@ -202,7 +240,7 @@ class CagedSandbox(ABC):
             self._running.discard(process)
         if code is None:
             raise TimeoutError(f"{argv[0]} ran longer than {timeout} s and was stopped")
-        return Completed(code, bytes(collected[0]), bytes(collected[1]))
+        return Completed(code, bytes(collected[0]), bytes(collected[1]), process.limit_hit)
 
     async def spawn(
         self,
@@ -217,7 +255,10 @@ class CagedSandbox(ABC):
         Raises:
             SandboxClosed: The sandbox was closed.
         """
-        return self._start((*CONTROL_WRAPPER, *argv), cwd=cwd, env=env, repositories=repositories)
+        self._require_open()
+        self._keep_up()
+        await self._make_ready(repositories=repositories)
+        return self._start(argv, cwd=cwd, env=env, repositories=repositories, control=True)
 
     async def stat(self, path: str) -> FileStat:
         """Follow links and describe `path`."""
@@ -248,8 +289,11 @@ class CagedSandbox(ABC):
             process.close()
         if self._network is not None:
             self._network.close()
+        self._watch.close()
+        if self._group is not None:
+            self._group.close()
         # Left behind rather than raised: a program may have made folders that cannot be removed.
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self._base, ignore_errors=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -260,9 +304,22 @@ class CagedSandbox(ABC):
         await self.aclose()
 
     def _file_client(self) -> FileClient:
+        self._require_open()
+        self._keep_up()
+        return self._files
+
+    def _keep_up(self) -> None:
+        """Cover again what was moved or replaced; the file server, which runs on, has to see it too."""
+        if self._protection.refresh():
+            self._renew()
+            self._files.renew()
+
+    def _renew(self) -> None:  # noqa: B027
+        """Work out anew what depends on where the protected files are; nothing for some."""
+
+    def _require_open(self) -> None:
         if self._closed:
             raise SandboxClosed("the sandbox was closed; open a new one")
-        return self._files
 
     def _start(
         self,
@@ -271,69 +328,81 @@ class CagedSandbox(ABC):
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         repositories: bool = False,
+        control: bool = False,
+        watched: bool = True,
     ) -> PipeProcess:
-        if self._closed:
-            raise SandboxClosed("the sandbox was closed; open a new one")
-        command = self._command(argv, cwd or self._policy.workspace, repositories=repositories)
+        self._require_open()
+        last = CONTROL_CHANNEL if control else ""
+        prefix = shell_prefix(self._policy.limits, user=self._user_processes, then=last)
+        command = self._command((*prefix, *argv), cwd or self._policy.workspace, repositories=repositories)
         try:
-            process = PipeProcess.start(
-                command.argv,
-                env=self._environment(env),
-                pass_fds=command.pass_fds,
-                machinery=self.machinery,
-            )
+            process = self._process(command, self._environment(env))
         finally:
             for descriptor in command.pass_fds:
                 os.close(descriptor)
         self._running = {old for old in self._running if old.running} | {process}
+        if watched:
+            self._watch.add(process)
         return process
+
+    def _process(self, command: CagedCommand, environment: Mapping[str, str]) -> PipeProcess:
+        group = () if self._group is None else self._group.prefix
+        return PipeProcess.start(
+            (*group, *command.argv),
+            env=environment,
+            pass_fds=command.pass_fds,
+            machinery=self.machinery,
+            judge=self._limit_behind,
+        )
+
+    async def _start_server(self) -> PipeProcess:
+        await self._make_ready(repositories=False)
+        return self._start(server_argv(self.server_python), cwd="/", watched=False)
+
+    async def _make_ready(self, *, repositories: bool) -> None:  # noqa: B027
+        """Start what must run before a program can; nothing for most."""
+
+    def _limit_behind(self, exit_code: int) -> str | None:
+        limits = self._policy.limits
+        if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            if self._group is not None and limits.memory_bytes and self._group.killed_for_memory():
+                return f"memory limit of {human_size(limits.memory_bytes)}"
+            return None
+        return limit_behind(exit_code, limits)
+
+    def _partial_now(self) -> Mapping[str, str]:
+        partial = dict(self.partial)
+        if not self._counted:
+            partial["limits"] = WATCHED
+        if not self._protection.complete:
+            for name in ("secrets", "repositories"):
+                partial.setdefault(name, f"only {MOST_ENTRIES} entries of writable folders were looked at")
+        return partial
 
     def _trials(self) -> tuple[list[str], list[str]]:
         """Return the hidden paths to try to read, and the folders to try to write in."""
         roots = {self._policy.workspace, *self._policy.writable}
         hidden = [path for path in masked_paths(self._policy) if path not in roots]
-        outside = ["/", "/etc", "/usr", "/var/tmp", os.path.dirname(self._scratch), *hidden]
-        return hidden, [path for path in outside if not any(is_below(path, root) for root in roots)]
+        outside = ["/", "/etc", "/usr", "/var/tmp", os.path.dirname(self._base), *hidden]
+        outside = [path for path in outside if not any(is_below(path, root) for root in roots)]
+        return [*hidden, *self._protection.secrets], [*outside, *self._protection.read_only]
 
     async def _try_out(self) -> Facts:
-        hidden, outside = self._trials()
-        found = await self._files.facts(hidden, outside)
+        found = await self._files.facts(*self._trials())
+        writable, readable = _same_as_host(found["writable"]), _same_as_host(found["readable"])
+        secrets, repositories = set(self._protection.secrets), set(self._protection.read_only)
         allowed = {"PWD", "OLDPWD", "SHLVL", "_", *self._environment(None)}
         return Facts(
-            writable=_same_as_host(found["writable"]),
-            readable=_same_as_host(found["readable"]),
+            writable=tuple(path for path in writable if path not in repositories),
+            readable=tuple(path for path in readable if path not in secrets),
+            open_repositories=tuple(path for path in writable if path in repositories),
+            open_secrets=tuple(path for path in readable if path in secrets),
             network=found["network"],
             capabilities=found["capabilities"],
             seccomp=found["seccomp"] == 2,
             own_pids=found["namespaces"]["pid"] != os.readlink("/proc/self/ns/pid"),
             secrets=tuple(sorted(os.environ.keys() & set(found["environment"]) - allowed)),
         )
-
-
-async def _communicate(process: PipeProcess, data: bytes, collected: tuple[bytearray, bytearray]) -> int:
-    """Feed a process and collect both its streams until it ends, but not until survivors close them."""
-
-    async def feed() -> None:
-        try:
-            await process.write(data)
-        except BrokenPipeError:
-            pass  # It did not want all of its input.
-        process.close_stdin()
-
-    async def collect(read: Callable[[int], Awaitable[bytes]], into: bytearray) -> None:
-        while chunk := await read(65536):
-            into += chunk
-
-    code = 0
-    async with anyio.create_task_group() as group:
-        group.start_soon(feed)
-        async with anyio.create_task_group() as readers:
-            readers.start_soon(collect, process.read, collected[0])
-            readers.start_soon(collect, process.read_control, collected[1])
-            code = await process.wait()
-            readers.cancel_scope.deadline = anyio.current_time() + DRAIN
-        group.cancel_scope.cancel()
-    return code
 
 
 def _same_as_host(found: Mapping[str, Sequence[int]]) -> tuple[str, ...]:

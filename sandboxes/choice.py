@@ -8,14 +8,15 @@ from typing import Literal
 
 from dsv4agent.sandboxes.bubblewrap import BubblewrapSandbox
 from dsv4agent.sandboxes.caged import CagedSandbox
+from dsv4agent.sandboxes.container import ContainerSandbox
 from dsv4agent.sandboxes.errors import SandboxError, SandboxUnavailable
 from dsv4agent.sandboxes.landlock import LandlockSandbox
 from dsv4agent.sandboxes.protocol import EnforcementReport, Policy, Sandbox
 from dsv4agent.sandboxes.unconfined import UnconfinedSandbox
 
-ProviderName = Literal["auto", "bubblewrap", "landlock", "none"]
+ProviderName = Literal["auto", "bubblewrap", "landlock", "container", "none"]
 
-_LADDER: tuple[type[CagedSandbox], ...] = (BubblewrapSandbox, LandlockSandbox)
+_LADDER: tuple[type[CagedSandbox], ...] = (BubblewrapSandbox, LandlockSandbox, ContainerSandbox)
 _PROVIDERS: dict[str, type[CagedSandbox]] = {
     provider.provider: provider for provider in (*_LADDER, UnconfinedSandbox)
 }
@@ -43,8 +44,8 @@ async def choose_sandbox(policy: Policy, name: ProviderName = "auto") -> Sandbox
 
     Args:
         policy: What its processes may do.
-        name: A provider, or `auto` for the first of bubblewrap and Landlock that works. `none` confines
-            nothing.
+        name: A provider, or `auto` for the first of bubblewrap, Landlock and a container that works.
+            `none` confines nothing.
 
     Raises:
         SandboxUnavailable: The provider, or every one of the ladder, does not work here; says what to do

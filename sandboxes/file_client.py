@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,21 +19,26 @@ PATIENCE = 60.0
 
 # The source arrives on stdin, so that it need not be readable (nor be at all) inside the cage.
 _BOOT = "import sys;i=sys.stdin.buffer;exec(compile(i.read(int(i.readline())),'file_server','exec'))"
-SERVER_ARGV = (sys.executable, "-I", "-S", "-c", _BOOT)
 _SOURCE = Path(__file__).with_name("_file_server.py")
+
+
+def server_argv(python: str) -> tuple[str, ...]:
+    """Return the command line of the server under a Python inside the cage."""
+    return (python, "-I", "-S", "-c", _BOOT)
 
 
 class FileClient:
     """Sends one request at a time to a server that it starts when first needed, and again if it died.
 
     Args:
-        start: Starts `SERVER_ARGV` inside the cage.
+        start: Starts the command of `server_argv` inside the cage.
     """
 
-    def __init__(self, start: Callable[[], PipeProcess]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[PipeProcess]]) -> None:
         self._start = start
         self._server: PipeProcess | None = None
         self._lock = anyio.Lock()
+        self._outdated = False
 
     async def stat(self, path: str) -> FileStat:
         """Follow links and describe `path`."""
@@ -64,6 +68,10 @@ class FileClient:
         reply, _ = await self._ask({"operation": "facts", "path": "/", "masked": masked, "outside": outside})
         return reply
 
+    def renew(self) -> None:
+        """Take another server for the next request: this one does not see what its cage should show."""
+        self._outdated = self._server is not None
+
     def close(self) -> None:
         """End the server."""
         server, self._server = self._server, None
@@ -82,6 +90,9 @@ class FileClient:
         # waits for it.
         with anyio.CancelScope(shield=True):
             async with self._lock:
+                if self._outdated:
+                    self._outdated = False
+                    await self._bury()
                 try:
                     answer = await self._exchange(_message(request, data))
                 except (OSError, EOFError):
@@ -104,7 +115,7 @@ class FileClient:
     async def _exchange(self, message: bytes) -> tuple[Any, bytes]:
         with anyio.fail_after(PATIENCE):
             if self._server is None:
-                self._server = self._start()
+                self._server = await self._start()
                 source = _SOURCE.read_bytes()
                 await self._server.write(b"%d\n" % len(source) + source)
             await self._server.write(message)

@@ -17,6 +17,7 @@ from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 LAUNCHER = Path(__file__).with_name("_launcher.py")
+_ABI_OF_SIGNALS = 6
 LEAST_ABI = 3
 """Below it files outside the workspace could still be truncated."""
 
@@ -35,7 +36,11 @@ class LandlockSandbox(CagedSandbox):
     provider = "landlock"
     machinery = 1  # the supervisor
 
-    limits = {  # noqa: RUF012
+    promises = ("writes", "reads", "network", "environment", "system_calls", "secrets")
+    missing = {  # noqa: RUF012
+        "repositories": "Landlock cannot make a folder read-only inside one that may be written",
+    }
+    partial = {  # noqa: RUF012
         "writes": "mode, owner and times of files outside the workspace are not covered by Landlock",
         "reads": "names and sizes of hidden files can be seen, and command lines of other processes",
         "processes": "shared process namespace; the kernel refuses signals and debugging across the border",
@@ -46,6 +51,13 @@ class LandlockSandbox(CagedSandbox):
             raise SandboxUnavailable(
                 "landlock cannot tell hosts apart, so it cannot keep a list of allowed hosts; use bubblewrap "
                 "or another network mode"
+            )
+        if landlock_abi() < _ABI_OF_SIGNALS:
+            self.missing = {**self.missing, "processes": "signals to others are free before Linux 6.12"}
+        if self._protection.secrets:
+            raise SandboxUnavailable(
+                f"landlock cannot hide {self._protection.secrets[0]} inside a folder that may be written; "
+                "install bubblewrap, or let programs read such files with Policy(mask_env_files=False)"
             )
         hidden = {*masked_paths(self._policy), *_UNREADABLE}
         writable = [self._policy.workspace, *self._policy.writable, self._scratch]

@@ -6,8 +6,9 @@ import os
 import pwd
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from dsv4agent.sandboxes.errors import SandboxError
@@ -15,6 +16,49 @@ from dsv4agent.sandboxes.protocol import NetworkMode, Policy
 
 _RUNTIME_SHOWN = ("/run/current-system",)
 _RUNTIME_SHOWN_WITH_NETWORK = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager/resolv.conf")
+
+# What holds keys, passwords or others' data on the systems in use. Most of it only root can read; groups
+# such as `docker` and `adm` are the exception.
+_SYSTEM_SECRETS = (
+    "/boot",
+    "/etc/NetworkManager/system-connections",
+    "/etc/docker/key.json",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/krb5.keytab",
+    "/etc/kubernetes",
+    "/etc/letsencrypt",
+    "/etc/mysql/debian.cnf",
+    "/etc/openvpn",
+    "/etc/pki/tls/private",
+    "/etc/rancher",
+    "/etc/security/opasswd",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/ssl/private",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/wireguard",
+    "/lost+found",
+    "/var/backups",
+    "/var/cache/debconf/passwords.dat",
+    "/var/lib/cloud",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+    "/var/lib/libvirt",
+    "/var/lib/mysql",
+    "/var/lib/NetworkManager",
+    "/var/lib/postgresql",
+    "/var/lib/private",
+    "/var/lib/rancher",
+    "/var/mail",
+    "/var/spool",
+)
+# Looked through by root, down to the depth: what is closed to other users there is closed to programs too.
+_CLOSED_BELOW = (("/etc", 3), ("/opt", 1), ("/srv", 1), ("/var/cache", 2), ("/var/lib", 1), ("/var/log", 2))
+_MOST_ENTRIES = 10_000
 
 
 def resolved_policy(policy: Policy) -> Policy:
@@ -53,11 +97,62 @@ def home_folders() -> list[str]:
 
 
 def masked_paths(policy: Policy) -> list[str]:
-    """Return what is hidden: homes, /run with its service sockets, and the policy's own list."""
-    paths = {*home_folders(), *(path for path in policy.masked if os.path.lexists(path))}
-    if os.path.isdir("/run"):
-        paths.add(os.path.realpath("/run"))
-    return sorted(paths)
+    """Return what is hidden: homes, /run with its service sockets, the system's secrets, the policy's list.
+
+    Nothing stands for itself below another hidden path, unless the policy names it.
+    """
+    own = {path for path in policy.masked if os.path.lexists(path)}
+    folders = {*home_folders(), *filter(os.path.isdir, [os.path.realpath("/run")])}
+    secrets = [path for path in system_secrets() if not any(is_below(root, path) for root in _roots(policy))]
+    return sorted({*own, *_outermost((*folders, *secrets))})
+
+
+@cache
+def system_secrets() -> tuple[str, ...]:
+    """Return the files and folders outside homes that this user can read and no program should.
+
+    Inside a cage root has no capabilities but still owns its files, so for root the list of known places is
+    not enough: whatever the system keeps from ordinary users is kept from programs too. Found once.
+    """
+    known = {os.path.realpath(path) for path in _SYSTEM_SECRETS if os.access(path, os.R_OK)}
+    known.update(path for path in _host_keys() if os.access(path, os.R_OK))
+    if os.geteuid() == 0:
+        for folder, depth in _CLOSED_BELOW:
+            known.update(_closed(folder, depth))
+    return tuple(_outermost(known))
+
+
+def _host_keys() -> Iterator[str]:
+    try:
+        yield from (entry.path for entry in os.scandir("/etc/ssh") if entry.name.endswith("_key"))
+    except OSError:
+        return
+
+
+def _closed(top: str, depth: int) -> Iterator[str]:
+    """Yield what other users may not read, outermost only, breadth first and bounded."""
+    level, left = [top], _MOST_ENTRIES
+    for _ in range(depth):
+        below: list[str] = []
+        for folder in level:
+            try:
+                entries = list(os.scandir(folder)) if left > 0 else []
+                left -= len(entries)
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    is_folder = stat.S_ISDIR(found.st_mode)
+                    wanted = 0o005 if is_folder else 0o004
+                    if found.st_mode & wanted == wanted:
+                        below += [entry.path] if is_folder else []
+                    elif (is_folder or stat.S_ISREG(found.st_mode)) and 0 in (found.st_uid, found.st_gid):
+                        yield entry.path
+            except OSError:
+                continue  # It went away.
+        level = below
+
+
+def _roots(policy: Policy) -> tuple[str, ...]:
+    return (policy.workspace, *policy.writable)
 
 
 def shown_paths(policy: Policy) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
 
 import anyio
@@ -14,7 +14,9 @@ from dsv4agent.sandboxes.process_tree import kill_tree, terminate_tree
 # Standard error is the private channel on the way in; a shell moves it to descriptor 3 as its last act
 # inside the cage. The machinery's own complaints come before that and so never mix with the program's
 # output.
-CONTROL_WRAPPER = ("/bin/sh", "-c", 'exec 3>&2 2>&1; exec "$@"', "sh")
+CONTROL_CHANNEL = "exec 3>&2 2>&1;"
+DRAIN = 0.5
+"""Seconds given to pipes to reach their end after a program's end, so that nothing written is lost."""
 
 
 class Pipe:
@@ -52,6 +54,10 @@ class Pipe:
             except BlockingIOError:
                 await anyio.wait_writable(self._descriptor)
 
+    def duplicate(self) -> int:
+        """Return another descriptor for the same thing, which the caller closes."""
+        return os.dup(self._descriptor)
+
     def close(self) -> None:
         """Close the descriptor; further reads find the end of the stream."""
         if self._descriptor >= 0:
@@ -68,9 +74,15 @@ class PipeProcess:
     """A process started by `PipeProcess.start`; implements the `Process` protocol."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], pipes: tuple[Pipe, Pipe, Pipe], machinery: int
+        self,
+        child: subprocess.Popen[bytes],
+        pipes: tuple[Pipe, Pipe, Pipe],
+        machinery: int,
+        judge: Callable[[int], str | None],
     ) -> None:
+        self.limit_hit: str | None = None
         self._child = child
+        self._judge = judge
         self._stdin, self._stdout, self._stderr = pipes
         self._machinery = machinery
         self._pidfd = Pipe(os.pidfd_open(child.pid))
@@ -83,6 +95,7 @@ class PipeProcess:
         env: Mapping[str, str],
         pass_fds: Sequence[int] = (),
         machinery: int,
+        judge: Callable[[int], str | None],
     ) -> Self:
         """Start a program in a session of its own with three pipes and no other descriptor than `pass_fds`.
 
@@ -91,6 +104,7 @@ class PipeProcess:
             env: The whole environment.
             pass_fds: Descriptors to hand on.
             machinery: How many levels of processes belong to the sandbox and must not get the polite signal.
+            judge: Tells from an exit code whether a resource limit was met, and which.
         """
         inner: list[int] = []
         outer: list[int] = []
@@ -116,12 +130,16 @@ class PipeProcess:
         finally:
             for descriptor in inner:
                 os.close(descriptor)
-        return cls(child, (Pipe(outer[0]), Pipe(outer[1]), Pipe(outer[2])), machinery)
+        return cls(child, (Pipe(outer[0]), Pipe(outer[1]), Pipe(outer[2])), machinery, judge)
 
     @property
     def pid(self) -> int:
         """Host process id of the outermost process."""
         return self._child.pid
+
+    def dup_pidfd(self) -> int:
+        """Return a descriptor for the outermost process that stays valid whatever happens to this object."""
+        return self._pidfd.duplicate()
 
     @property
     def running(self) -> bool:
@@ -148,6 +166,7 @@ class PipeProcess:
         """Wait for the end of the outermost process and return its exit code."""
         while (code := self._child.poll()) is None:
             await self._pidfd.wait_readable()
+        self.limit_hit = self.limit_hit or self._judge(code)
         return code
 
     async def kill(self, grace: float = 2.0) -> None:
@@ -160,6 +179,10 @@ class PipeProcess:
         await self.wait()
         self._stdin.close()
 
+    def kill_at_once(self) -> None:
+        """Kill the whole tree, from whatever thread, if the caller knows that the outermost process lives."""
+        kill_tree(self.pid)
+
     def kill_now(self) -> None:
         """Send SIGKILL to the whole tree."""
         if self.running:
@@ -171,3 +194,29 @@ class PipeProcess:
         self._child.wait()
         for pipe in (self._stdin, self._stdout, self._stderr, self._pidfd):
             pipe.close()
+
+
+async def communicate(process: PipeProcess, data: bytes, collected: tuple[bytearray, bytearray]) -> int:
+    """Feed a process and collect both its streams until it ends, but not until survivors close them."""
+
+    async def feed() -> None:
+        try:
+            await process.write(data)
+        except BrokenPipeError:
+            pass  # It did not want all of its input.
+        process.close_stdin()
+
+    async def collect(read: Callable[[int], Awaitable[bytes]], into: bytearray) -> None:
+        while chunk := await read(65536):
+            into += chunk
+
+    code = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(feed)
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(collect, process.read, collected[0])
+            readers.start_soon(collect, process.read_control, collected[1])
+            code = await process.wait()
+            readers.cancel_scope.deadline = anyio.current_time() + DRAIN
+        group.cancel_scope.cancel()
+    return code

@@ -125,12 +125,14 @@ class Completed:
     """A finished process.
 
     `exit_code` is negative for a signal, as in `subprocess`, except under bubblewrap, which reports 128 +
-    signal as shells do.
+    signal as shells do. `limit` names the resource limit that ended the process, if one did
+    (`memory limit of 8 GiB`).
     """
 
     exit_code: int
     stdout: bytes
     stderr: bytes
+    limit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,11 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """Host process id of the outermost process."""
+        ...
+
+    @property
+    def limit_hit(self) -> str | None:
+        """The resource limit that ended it or a part of it, in words; None if none did."""
         ...
 
     async def write(self, data: bytes) -> None:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dsv4agent.sandboxes.protocol import Completed, Policy, Sandbox
+from dsv4agent.sandboxes.errors import SandboxUnavailable
+from dsv4agent.sandboxes.protocol import Completed, Policy, ResourceLimits, Sandbox
 
 SECRET = "dsv4agent-self-check-secret"
 SECRET_VARIABLE = "DSV4AGENT_SELF_CHECK_TOKEN"
 PATIENCE = 20.0
 """Seconds for one attempt."""
+SECRET_FILES = (".env", "app/.env.local")
+REPOSITORIES = ("app", "library")
+LIMITS = ResourceLimits(
+    cpu_seconds=2,
+    memory_bytes=384 << 20,
+    processes=100,
+    file_bytes=64 << 20,
+    disk_bytes=96 << 20,
+    open_files=256,
+)
+"""Small enough to be met at once and large enough for the checks themselves."""
 
 OpenSandbox = Callable[[Policy], Awaitable[Sandbox]]
 
@@ -54,7 +65,7 @@ class Scene:
 
     async def python(self, code: str) -> Completed:
         """Run Python code inside."""
-        return await self.sandbox.run([sys.executable, "-I", "-S", "-c", code], timeout=PATIENCE)
+        return await self.sandbox.run(["python3", "-I", "-S", "-c", code], timeout=PATIENCE)
 
 
 @contextmanager
@@ -67,6 +78,11 @@ def prepared_host() -> Generator[Callable[[OpenSandbox], Awaitable[Scene]]]:
         for folder in (workspace, outside, masked):
             folder.mkdir()
         (outside / "file").write_bytes(b"before")
+        (workspace / "app").mkdir()
+        for name in SECRET_FILES:
+            (workspace / name).write_text(f"TOKEN={SECRET}\n")
+        for folder in REPOSITORIES:
+            subprocess.run(["git", "init", "-q", str(workspace / folder)], check=True)
         (masked / "secret").write_text(SECRET)
         os.environ[SECRET_VARIABLE] = SECRET
         stack.callback(os.environ.pop, SECRET_VARIABLE, None)
@@ -84,7 +100,12 @@ def prepared_host() -> Generator[Callable[[OpenSandbox], Awaitable[Scene]]]:
         stack.callback(victim.kill)
 
         async def make_scene(open_sandbox: OpenSandbox) -> Scene:
-            sandbox = await open_sandbox(Policy(str(workspace), masked=(str(masked),)))
+            policy = Policy(str(workspace), masked=(str(masked),), limits=LIMITS)
+            try:
+                sandbox = await open_sandbox(policy)
+            except SandboxUnavailable:
+                # Some cannot hide files in the workspace, and say so by refusing. The rest is tried still.
+                sandbox = await open_sandbox(replace(policy, mask_env_files=False))
             return Scene(
                 sandbox=sandbox,
                 workspace=workspace,

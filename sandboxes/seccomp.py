@@ -1,7 +1,8 @@
 """A system-call filter, assembled by hand as classic BPF for x86_64 and aarch64.
 
 Everything is allowed but what opens a way around the cage: other namespaces, mounts, kernel interfaces,
-other processes' memory, and (where no network namespace stands) sockets.
+other processes' memory, files that give away this user's rights, and (where no network namespace stands)
+sockets.
 """
 
 from __future__ import annotations
@@ -83,13 +84,59 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "setdomainname": (171, 162),
     "syslog": (103, 116),
     "vhangup": (153, 58),
+    "openat2": (437, 437),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "open": (2, None),
+    "creat": (85, None),
+    "openat": (257, 56),
+    "mknod": (133, None),
+    "mknodat": (259, 33),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
     "iopl": (172, None),
     "ioperm": (173, None),
 }
-_CONDITIONAL = frozenset({"socket", "connect", "socketpair", "clone", "ioctl", "clone3"})
+# Which argument holds the mode of a file. A program that sets the set-user-ID bit leaves in the workspace
+# what gives this user's rights to every other user of the machine.
+_MODES = {
+    "chmod": 1,
+    "fchmod": 1,
+    "fchmodat": 2,
+    "fchmodat2": 2,
+    "open": 2,
+    "creat": 1,
+    "openat": 3,
+    "mknod": 1,
+    "mknodat": 2,
+}
+_SET_USER_ID = 0o4000
+_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
+# Which argument names another process; zero is the caller. No right to signal it is asked for.
+_TARGETS = {
+    "prlimit64": 0,
+    "setpriority": 1,
+    "ioprio_set": 1,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "migrate_pages": 0,
+    "move_pages": 0,
+}
+_CONDITIONAL = frozenset({"socket", "connect", "socketpair", "clone", "ioctl", "clone3", *_MODES, *_TARGETS})
 _OTHER_PROCESSES = frozenset({"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"})
 # Programs that find these missing fall back to older calls; a refusal would make them give up.
-_MISSING = frozenset({"io_uring_setup", "io_uring_enter", "io_uring_register"})
+_MISSING = frozenset({"io_uring_setup", "io_uring_enter", "io_uring_register", "openat2"})
 
 
 def seccomp_filter(*, sockets: bool, own_pid_namespace: bool, machine: str | None = None) -> bytes:
@@ -98,7 +145,8 @@ def seccomp_filter(*, sockets: bool, own_pid_namespace: bool, machine: str | Non
     Args:
         sockets: Allow local and internet sockets. False leaves connected pairs only, for cages that share
             the host's network namespace.
-        own_pid_namespace: Allow debugging, which then reaches the cage's own processes only.
+        own_pid_namespace: Allow debugging, and changing limits and priorities of other processes, which
+            then reaches the cage's own processes only.
         machine: `x86_64` or `aarch64`; this machine by default.
 
     Raises:
@@ -128,6 +176,18 @@ def seccomp_filter(*, sockets: bool, own_pid_namespace: bool, machine: str | Non
         numbers["clone"],
         [_load_argument(0), _instruction(_JUMP_ANY_BIT, _NAMESPACE_FLAGS, 0, 1), refuse, _return(_ALLOW)],
     )
+    for name, argument in _MODES.items():
+        if numbers[name] is not None:
+            body = [_load_argument(argument), _instruction(_JUMP_ANY_BIT, _SET_USER_ID, 0, 1), refuse]
+            if name in {"open", "openat"}:
+                # Without a file to be made the argument is whatever was left in the register.
+                makes = _instruction(_JUMP_ANY_BIT, _O_CREAT | _O_TMPFILE, 1, 0)
+                body = [_load_argument(argument - 1), makes, _return(_ALLOW), *body]
+            program += _on(numbers[name], [*body, _return(_ALLOW)])
+    if not own_pid_namespace:
+        for name, argument in _TARGETS.items():
+            body = [_load_argument(argument), _instruction(_JUMP_EQUAL, 0, 1, 0), refuse, _return(_ALLOW)]
+            program += _on(numbers[name], body)
     program += _on(numbers["ioctl"], _refuse_values(1, (_TIOCSTI, _TIOCLINUX), refuse))
     if sockets:
         program += _on(numbers["socket"], _allow_values(0, _FAMILIES.values(), refuse))

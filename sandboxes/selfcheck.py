@@ -15,16 +15,34 @@ from pathlib import Path
 import anyio
 
 from dsv4agent.sandboxes.masking import home_folders
+from dsv4agent.sandboxes.protocol import Enforcement
 from dsv4agent.sandboxes.scene import PATIENCE, SECRET, SECRET_VARIABLE, OpenSandbox, Scene, prepared_host
+from dsv4agent.sandboxes.selfcheck_network import network_is_unreachable
+from dsv4agent.sandboxes.selfcheck_policy import (
+    limit_of_disk,
+    limit_of_file_size,
+    limit_of_memory,
+    limit_of_open_files,
+    limit_of_processes,
+    limit_of_processor_time,
+    repositories_are_read_only,
+    secret_files_look_empty,
+    system_secrets_stay_hidden,
+)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found; `detail` says what got through if it did not pass."""
+    """What one check found; `detail` says what got through if it did not pass.
+
+    A check for a guarantee that the provider does not claim is `skipped`, with the provider's own reason:
+    it is no failure and proves nothing.
+    """
 
     name: str
     passed: bool
     detail: str = ""
+    skipped: bool = False
 
 
 Check = Callable[[Scene], Awaitable[str]]
@@ -42,6 +60,10 @@ async def self_check(open_sandbox: OpenSandbox) -> list[CheckResult]:
         scene = await make_scene(open_sandbox)
         try:
             for name, check in CHECKS.items():
+                guarantee = CLAIMS.get(name, "")
+                if scene.sandbox.report.guarantees.get(guarantee) is Enforcement.NONE:
+                    results.append(CheckResult(name, False, _reason(scene, guarantee), skipped=True))
+                    continue
                 try:
                     detail = await check(scene)
                 except TimeoutError as error:
@@ -151,46 +173,6 @@ async def _homes_stay_hidden(scene: Scene) -> str:
     return ""
 
 
-async def _network_is_unreachable(scene: Scene) -> str:
-    code = f"""
-import socket
-def attempt(name, family, kind, *address):
-    try:
-        with socket.socket(family, kind) as s:
-            s.settimeout(2)
-            for part in address:
-                s.sendto(b"x", part) if kind == socket.SOCK_DGRAM else s.connect(part)
-            print("reached", name)
-    except OSError:
-        pass
-attempt("tcp", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", {scene.tcp}))
-attempt("tcp6", socket.AF_INET6, socket.SOCK_STREAM, ("::1", {scene.tcp}))
-attempt("foreign udp", socket.AF_INET, socket.SOCK_DGRAM, ("192.0.2.1", 53))
-attempt("abstract", socket.AF_UNIX, socket.SOCK_STREAM, "\\0{scene.abstract}")
-attempt("path", socket.AF_UNIX, socket.SOCK_STREAM, "{scene.socket_path}")
-attempt("packet", 17, socket.SOCK_RAW)
-attempt("vsock", 40, socket.SOCK_STREAM)
-try:
-    print("reached", socket.getaddrinfo("example.com", 80))
-except OSError:
-    pass
-try:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.sendto(b"x", ("127.0.0.1", {scene.udp.getsockname()[1]}))
-except OSError:
-    pass
-"""
-    done = await scene.python(code)
-    if done.exit_code or done.stdout:
-        return (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-    await anyio.sleep(0.05)
-    try:
-        scene.udp.recv(1)
-    except BlockingIOError:
-        return ""
-    return "a UDP packet arrived on 127.0.0.1"
-
-
 async def _environment_is_scrubbed(scene: Scene) -> str:
     script = f"env; cat /proc/{scene.victim.pid}/environ /proc/1/environ /proc/$PPID/environ 2>/dev/null"
     done = await scene.shell(script)
@@ -296,16 +278,38 @@ CHECKS: Mapping[str, Check] = {
     "file_writes_stay_inside": _file_writes_stay_inside,
     "masked_files_stay_hidden": _masked_files_stay_hidden,
     "homes_stay_hidden": _homes_stay_hidden,
-    "network_is_unreachable": _network_is_unreachable,
+    "network_is_unreachable": network_is_unreachable,
     "environment_is_scrubbed": _environment_is_scrubbed,
     "host_processes_are_safe": _host_processes_are_safe,
     "no_new_powers": _no_new_powers,
     "kernel_settings_are_read_only": _kernel_settings_are_read_only,
     "special_files_are_refused": _special_files_are_refused,
+    "repositories_are_read_only": repositories_are_read_only,
+    "secret_files_look_empty": secret_files_look_empty,
+    "system_secrets_stay_hidden": system_secrets_stay_hidden,
+    "limit_of_memory": limit_of_memory,
+    "limit_of_processes": limit_of_processes,
+    "limit_of_processor_time": limit_of_processor_time,
+    "limit_of_file_size": limit_of_file_size,
+    "limit_of_open_files": limit_of_open_files,
+    "limit_of_disk": limit_of_disk,
     "timeout_ends_the_tree": _timeout_ends_the_tree,
     "daemon_starts": _daemon_starts,
 }
 """By name, in order; the last one prepares for the check made after the sandbox is closed."""
+
+
+CLAIMS: Mapping[str, str] = {
+    "repositories_are_read_only": "repositories",
+    "secret_files_look_empty": "secrets",
+    **dict.fromkeys((name for name in CHECKS if name.startswith("limit_")), "limits"),
+}
+"""The guarantee that a check is about, where a provider may do without it."""
+
+
+def _reason(scene: Scene, guarantee: str) -> str:
+    notes = [note for note in scene.sandbox.report.notes if note.startswith(f"{guarantee}: ")]
+    return notes[0] if notes else f"{guarantee}: not claimed by {scene.sandbox.report.provider}"
 
 
 def _files_in_homes() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.caged import WATCHED, CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.enforcement import Facts
 from dsv4agent.sandboxes.landlock import launcher_command
 from dsv4agent.sandboxes.protocol import Enforcement, EnforcementReport, NetworkMode
@@ -38,6 +38,8 @@ class UnconfinedSandbox(CagedSandbox):
         notes = ["nothing is confined, as asked for by name"]
         if self._policy.network.mode is NetworkMode.ALLOW_LIST:
             notes.append("network: the list of hosts binds the runtime's own requests only")
+        if self._group is None:
+            notes.append(f"limits: {WATCHED}")
         return EnforcementReport(
             self.provider,
             {
@@ -47,6 +49,9 @@ class UnconfinedSandbox(CagedSandbox):
                 "environment": Enforcement.NONE if facts.secrets else Enforcement.FULL,
                 "system_calls": Enforcement.NONE,
                 "processes": Enforcement.NONE,
+                "secrets": Enforcement.NONE,
+                "repositories": Enforcement.NONE,
+                "limits": Enforcement.FULL if self._group is not None else Enforcement.PARTIAL,
             },
             tuple(notes),
         )

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 
 import anyio
@@ -16,8 +16,9 @@ from dsv4agent import __version__
 from dsv4agent.backends.checkpoint import BUNDLED, Checkpoint
 from dsv4agent.cli.exits import ExitCode
 from dsv4agent.cli.listings import write_json
+from dsv4agent.cli.machine import Finding, examine_machine
 from dsv4agent.errors import ModelNotFound
-from dsv4agent.sandboxes import probe
+from dsv4agent.sandboxes import Enforcement, ProviderStatus, probe
 from dsv4agent.transcript import sessions_dir
 
 _PROGRAMS = {
@@ -26,16 +27,7 @@ _PROGRAMS = {
     "bwrap": ("--version", "the strongest sandbox", "apt install bubblewrap"),
 }
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report: `needed` tells whether the command can do without."""
-
-    name: str
-    ok: bool
-    detail: str
-    needed: bool = False
-    remedy: str = ""
+_NO_SANDBOX = "get one of those above; on a machine that is itself disposable, ask for --sandbox none"
 
 
 def examine() -> list[Finding]:
@@ -45,20 +37,18 @@ def examine() -> list[Finding]:
         Finding("python", True, f"{platform.python_version()} on {platform.platform()}"),
         _torch(),
         *map(_program, _PROGRAMS),
+        *examine_machine(),
         *map(_model, BUNDLED),
         _state_folder(),
     ]
     statuses = anyio.run(probe)
-    any_sandbox = any(status.available for status in statuses)
-    for status in statuses:
-        if status.report is not None:
-            levels = ", ".join(f"{name} {level.value}" for name, level in status.report.guarantees.items())
-            detail = "; ".join((levels, *status.report.notes))
-            findings.append(Finding(f"sandbox {status.name}", True, detail))
-        else:
-            findings.append(
-                Finding(f"sandbox {status.name}", False, "does not open", not any_sandbox, status.reason)
-            )
+    working = [status.name for status in statuses if status.available]
+    findings += [_sandbox(status, needed=not working) for status in statuses]
+    findings.append(
+        Finding("sandbox auto", True, f"takes {working[0]}")
+        if working
+        else Finding("sandbox auto", False, "finds none, so no session starts", True, _NO_SANDBOX)
+    )
     return findings
 
 
@@ -92,6 +82,18 @@ def _torch() -> Finding:
     threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Finding("torch", True, f"{metadata.version('torch')}, {threads}, {', '.join(devices) or 'no GPU'}")
+
+
+def _sandbox(status: ProviderStatus, *, needed: bool) -> Finding:
+    name = f"sandbox {status.name}"
+    if status.report is None:
+        return Finding(name, False, "does not open", needed, status.reason)
+    words = {Enforcement.FULL: "fully", Enforcement.PARTIAL: "partly", Enforcement.NONE: "not"}
+    parts: list[str] = []
+    for level, word in words.items():
+        names = [name for name, found in status.report.guarantees.items() if found is level]
+        parts += [f"{word}: {', '.join(names)}"] if names else []
+    return Finding(name, True, "; ".join((*parts, *status.report.notes)))
 
 
 def _program(name: str) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4agent.sandboxes import Enforcement, Policy, Sandbox, SandboxUnavailable, choose_sandbox
+from dsv4agent.sandboxes.cgroups import delegated
 
 pytestmark = pytest.mark.anyio
 
@@ -33,8 +34,11 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 async def test_all_guarantees_hold_in_full(workspace: Path) -> None:
     async with await opened(Policy(str(workspace))) as sandbox:
-        assert set(sandbox.report.guarantees.values()) == {Enforcement.FULL}
-        assert sandbox.report.notes == ()
+        levels = dict(sandbox.report.guarantees)
+        # Whether the kernel counts memory depends on the machine.
+        assert levels.pop("limits") is (Enforcement.FULL if delegated() else Enforcement.PARTIAL)
+        assert set(levels.values()) == {Enforcement.FULL} and len(levels) == 8
+        assert len(sandbox.report.notes) == (0 if delegated() else 1)
 
 
 async def test_a_workspace_in_the_home_shows_itself_alone(home: Path) -> None:
@@ -80,7 +84,9 @@ async def test_sockets_of_services_are_covered(workspace: Path) -> None:
             code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{folder}/service')"
             done = await sandbox.run(["python", "-c", code])
             assert b"Error" in done.stderr
-    shutil.rmtree(folder)
+            # The service ends, and its folder goes with it: programs run on.
+            shutil.rmtree(folder)
+            assert (await sandbox.run(["true"])).exit_code == 0
 
 
 async def test_local_servers_work_inside(workspace: Path) -> None:

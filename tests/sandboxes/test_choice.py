@@ -21,15 +21,15 @@ async def test_auto_takes_the_first_that_works(workspace: Path) -> None:
 
 async def test_probe_reports_what_was_enforced_or_why_not() -> None:
     statuses = await probe()
-    assert [status.name for status in statuses] == ["bubblewrap", "landlock"]
+    assert [status.name for status in statuses] == ["bubblewrap", "landlock", "container"]
     for status in statuses:
         if status.available:
             assert status.report is not None and status.reason == ""
-            assert Enforcement.NONE not in status.report.guarantees.values()
-            partial = [
-                name for name, level in status.report.guarantees.items() if level is Enforcement.PARTIAL
-            ]
-            assert [note.split(":")[0] for note in status.report.notes] == partial
+            levels = status.report.guarantees
+            broken = [name for name, level in levels.items() if level is Enforcement.NONE]
+            assert broken == (["repositories"] if status.name == "landlock" else [])
+            less = [name for name, level in levels.items() if level is not Enforcement.FULL]
+            assert [note.split(":")[0] for note in status.report.notes] == less
         else:
             assert status.report is None and status.reason
 
@@ -66,15 +66,15 @@ async def test_a_failing_bwrap_is_quoted(
 
 
 async def test_nothing_is_chosen_silently(workspace: Path) -> None:
-    with pytest.raises(SandboxUnavailable, match="use auto, bubblewrap, landlock, none"):
-        await choose_sandbox(Policy(str(workspace)), cast("ProviderName", "docker"))
+    with pytest.raises(SandboxUnavailable, match="use auto, bubblewrap, landlock, container, none"):
+        await choose_sandbox(Policy(str(workspace)), cast("ProviderName", "jail"))
 
 
 async def test_none_says_that_nothing_is_confined(workspace: Path) -> None:
     async with await choose_sandbox(Policy(str(workspace)), "none") as sandbox:
         assert sandbox.report.guarantees["writes"] is Enforcement.NONE
         assert sandbox.report.guarantees["environment"] is Enforcement.FULL
-        assert sandbox.report.notes == ("nothing is confined, as asked for by name",)
+        assert sandbox.report.notes[0] == "nothing is confined, as asked for by name"
 
 
 @pytest.mark.parametrize("folder", ["/", "relative", "/no/such/folder", "/etc/passwd"])

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dsv4agent.sandboxes.seccomp import _CALLS, seccomp_filter  # pyright: ignore[reportPrivateUsage]
+from dsv4agent.sandboxes.seccomp import (
+    _CALLS,  # pyright: ignore[reportPrivateUsage]
+    _MODES,  # pyright: ignore[reportPrivateUsage]
+    _TARGETS,  # pyright: ignore[reportPrivateUsage]
+    seccomp_filter,
+)
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -70,7 +75,7 @@ def test_numbers_agree_with_the_headers_of_the_kernel() -> None:
 def test_every_listed_call_is_refused(machine: str, sockets: bool, own_pids: bool) -> None:
     program = seccomp_filter(sockets=sockets, own_pid_namespace=own_pids, machine=machine)
     assert len(program) // 8 < 4096  # the kernel's limit
-    conditional = {"socket", "connect", "socketpair", "clone", "ioctl"}
+    conditional = {"socket", "connect", "socketpair", "clone", "ioctl", *_MODES, *_TARGETS}
     debugging = {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"}
     for name, number in numbers(machine).items():
         if name not in conditional:
@@ -112,6 +117,33 @@ def test_clone_makes_threads_and_processes_but_no_namespaces(machine: str) -> No
     assert answer(program, clone, 0x01200011, machine=machine) == ALLOW  # fork
     for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
         assert answer(program, clone, 17 | flag, machine=machine) == ERRNO | errno.EPERM
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_no_file_gives_this_user_s_rights_away(machine: str) -> None:
+    program = seccomp_filter(sockets=True, own_pid_namespace=True, machine=machine)
+    calls = numbers(machine)
+    for name, index in _MODES.items():
+        if name in calls:
+            arguments = [0] * 6
+            arguments[index - 1] = 0o101  # O_CREAT | O_WRONLY, where it is looked at
+            for mode, expected in ((0o4755, ERRNO | errno.EPERM), (0o2755, ALLOW), (0o755, ALLOW)):
+                arguments[index] = mode
+                assert answer(program, calls[name], *arguments, machine=machine) == expected, name
+    # An argument that is not used may hold anything.
+    assert answer(program, calls["openat"], 0, 0, 0, 0o4755, machine=machine) == ALLOW
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_other_processes_are_left_alone_where_they_can_be_named(machine: str) -> None:
+    calls = numbers(machine)
+    for own, expected in ((True, ALLOW), (False, ERRNO | errno.EPERM)):
+        program = seccomp_filter(sockets=True, own_pid_namespace=own, machine=machine)
+        for name, index in _TARGETS.items():
+            arguments = [0] * 6
+            assert answer(program, calls[name], *arguments, machine=machine) == ALLOW, name
+            arguments[index] = 4711
+            assert answer(program, calls[name], *arguments, machine=machine) == expected, name
 
 
 def test_terminals_cannot_be_typed_into() -> None:
