@@ -90,7 +90,8 @@ def _write(path: str, data: bytes, mode: int | None) -> None:
     else:
         _require_regular(old, path)
         if mode is None:
-            mode = stat.S_IMODE(old.st_mode)
+            # As the kernel does when a file is written: a changed program keeps no right to act as its owner.
+            mode = stat.S_IMODE(old.st_mode) & ~(stat.S_ISUID | stat.S_ISGID)
     temporary = os.path.join(os.path.dirname(target), f".dsv4agent-{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:

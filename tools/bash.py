@@ -75,7 +75,7 @@ class BashTool:
     def _result(
         self, ctx: ToolContext, outcome: ShellOutcome, output: CommandOutput, duration_ms: float
     ) -> ToolResult:
-        fresh = f"the next call starts in a fresh shell in {shlex.quote(outcome.directory)}"
+        fresh = f"the next call starts in a fresh shell in {shlex.quote(_printable(outcome.directory))}"
         opening, note = "", None
         if outcome.timed_out:
             opening = f"timeout: stopped after {self._timeout:g} s; {fresh}"
@@ -100,6 +100,11 @@ class BashTool:
             duration_ms=duration_ms,
             truncated=truncation,
         )
+
+
+def _printable(name: str) -> str:
+    """Return a file name as one line of text: it may hold line ends, escape sequences and foreign bytes."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
 
 
 def _invalid(reason: str) -> ToolResult:

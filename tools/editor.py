@@ -141,6 +141,12 @@ class _Call:
         self.shown = self.args["path"]
         if not self.shown or "\0" in self.shown:
             raise _Refusal("invalid_arguments", "path is empty or holds a NUL character")
+        try:
+            self.shown.encode()
+        except UnicodeEncodeError:
+            raise _Refusal(
+                "invalid_arguments", "path holds a lone surrogate; write it as plain text"
+            ) from None
         # Joined, not normalised: `..` behind a symbolic link is for the kernel inside the sandbox to resolve.
         self.path = posixpath.join(self.ctx.sandbox.policy.workspace, self.shown)
 

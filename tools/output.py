@@ -31,7 +31,6 @@ _ESCAPE_SEQUENCE = re.compile(_SEQUENCE + r"|\x1b(?:[\]PX^_][^\x1b\n]*|\[[0-?]*[
 _UNFINISHED_LENGTH = 256
 _NEAR = 0.98
 _GUESSES = 8
-_OVERWRITTEN = re.compile(r"[^\n]*\r+(?=[^\r\n])")
 
 
 def clean_output(raw: bytes) -> str:
@@ -241,7 +240,8 @@ def _clean(text: str) -> str:
     if "\x1b" in text:
         text = _ESCAPE_SEQUENCE.sub("", text)
     if "\r" in text:
-        text = _OVERWRITTEN.sub("", text).replace("\r", "")
+        # Not by an expression: one that looks for the last of many carriage returns takes quadratic time.
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.replace("\0", "")
 
 

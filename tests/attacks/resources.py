@@ -1,0 +1,490 @@
+"""Attacks on `limits`, on the end of programs, and on a host that collects what they print."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+
+from dsv4agent.sandboxes import Policy, ResourceLimits, SandboxError
+from tests.attacks.attack import Attack, Run, family
+from tests.attacks.programs import Program, py, sh
+from tests.attacks.stage import Stage, host_processes
+
+_MIB = 1 << 20
+_PROCESSES, _MEMORY, _DISK, _FILE, _FILES, _SECONDS = 64, 256 * _MIB, 64 * _MIB, 32 * _MIB, 128, 1
+
+
+def _limited(_: Stage, policy: Policy) -> Policy:
+    limits = ResourceLimits(
+        cpu_seconds=_SECONDS,
+        memory_bytes=_MEMORY,
+        processes=_PROCESSES,
+        file_bytes=_FILE,
+        disk_bytes=_DISK,
+        open_files=_FILES,
+    )
+    return replace(policy, limits=limits)
+
+
+# Each of these stops by itself a little beyond the limit, so that a limit that fails does no harm.
+_FORKS = py("""
+children = 0
+for _ in range(300):
+    try:
+        pid = os.fork()
+    except OSError:
+        break
+    if pid == 0:
+        time.sleep(1.5)
+        os._exit(0)
+wait()
+""")
+_THREADS = py("""
+threading.stack_size(65536)
+for _ in range(300):
+    thread = threading.Thread(target=time.sleep, args=(1.5,), daemon=True)
+    if quietly(thread.start) is not None:
+        break
+wait()
+""")
+
+
+async def _count(stage: Stage, program: Program) -> str:
+    async with stage.running(program) as found:
+        threads = sum(int(view.status().get("Threads", "0")) for view in found)
+    return (
+        f"{threads} processes and threads ran at a limit of {_PROCESSES}" if threads > _PROCESSES + 16 else ""
+    )
+
+
+async def _forks(stage: Stage) -> str:
+    return await _count(stage, _FORKS)
+
+
+async def _threads(stage: Stage) -> str:
+    return await _count(stage, _THREADS)
+
+
+def _resident(program: Program) -> Run:
+    """Run a program that fills memory in steps and waits; add up what its processes and files hold."""
+
+    async def run(stage: Stage) -> str:
+        async with stage.running(program) as found:
+            held = sum(int(view.status().get("VmRSS", "0 kB").split()[0]) << 10 for view in found)
+        return (
+            f"{held >> 20} MiB were held at a limit of {_MEMORY >> 20}" if held > _MEMORY + 96 * _MIB else ""
+        )
+
+    return run
+
+
+_HOG = py("""
+blocks = []
+for _ in range(32):
+    block = quietly(bytearray, 16 << 20)
+    if block is None:
+        break
+    blocks.append(block)
+wait()
+""")
+_MANY_HOGS = py("""
+for _ in range(4):
+    if not os.fork():
+        blocks = [quietly(bytearray, 16 << 20) for _ in range(8)]
+        time.sleep(2)
+        os._exit(0)
+time.sleep(1)
+wait()
+""")
+_SHARED_HOG = py("""
+memory = os.memfd_create("hog")
+block = bytes(1 << 20)
+for _ in range(512):
+    if quietly(os.write, memory, block) is None:
+        break
+area = mmap.mmap(memory, os.fstat(memory).st_size)
+total = sum(area[i] for i in range(0, len(area), 4096))
+wait()
+""")
+
+
+def _fills(source: str, allowed: int, what: str) -> Run:
+    """Run a program that fills folders; see how many bytes more the host holds for it."""
+
+    async def run(stage: Stage) -> str:
+        folder = stage.workspace / "filled"
+        folder.mkdir(exist_ok=True)
+        shared = Path("/dev/shm")
+        before = shutil.disk_usage(shared).used if shared.is_dir() else 0
+        try:
+            async with stage.running(py(source)):
+                size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+                size += max(shutil.disk_usage(shared).used - before, 0) if shared.is_dir() else 0
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return (
+            f"{size >> 20} MiB of {what} at a limit of {allowed >> 20}" if size > allowed + 24 * _MIB else ""
+        )
+
+    return run
+
+
+_DISK_FILLER = """
+os.chdir(T["WORKSPACE"] + "/filled")
+block = bytes(1 << 20)
+for number in range(16):
+    descriptor = os.open(str(number), os.O_WRONLY | os.O_CREAT)
+    for _ in range(8):
+        if quietly(os.write, descriptor, block) is None:
+            break
+    os.fsync(descriptor)
+time.sleep(0.5)
+for number in range(16, 24):
+    quietly(put, str(number), block)
+wait()
+"""
+_ONE_FILE = """
+os.chdir(T["WORKSPACE"] + "/filled")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+descriptor = os.open("one", os.O_WRONLY | os.O_CREAT)
+for _ in range(96):
+    if quietly(os.write, descriptor, bytes(1 << 20)) is None:
+        break
+quietly(os.posix_fallocate, descriptor, 0, 96 << 20)
+wait()
+"""
+_SHM_FILLER = """
+block = bytes(1 << 20)
+for number in range(16):
+    for _ in range(1):
+        quietly(lambda: put(f"/dev/shm/attack-{os.getpid()}-{number}", block * 32))
+wait()
+"""
+
+
+async def _shm(stage: Stage) -> str:
+    """Fill /dev/shm: the host's must stay as it is, and a private one counts as memory."""
+    shared = Path("/dev/shm")
+    async with stage.running(py(_SHM_FILLER)) as found:
+        left = [path.name for path in shared.glob("attack-*")]
+        inside = Path("/proc", str(found[-1].pid), "root", "dev", "shm")
+        try:
+            size = sum(path.stat().st_blocks * 512 for path in inside.iterdir())
+        except OSError:
+            size = 0
+    for name in left:
+        (shared / name).unlink()
+    if left:
+        return "the host's /dev/shm was filled"
+    return f"{size >> 20} MiB of /dev/shm at a limit of {_MEMORY >> 20}" if size > _MEMORY + 32 * _MIB else ""
+
+
+async def _sparse(stage: Stage) -> str:
+    path = stage.workspace / "sparse"
+    await stage.run(sh('truncate -s 1T "$WORKSPACE/sparse"; truncate -s 33M "$WORKSPACE/sparse2"; true'))
+    sizes = [found.stat().st_size for found in stage.workspace.glob("sparse*")]
+    for found in stage.workspace.glob("sparse*"):
+        found.unlink()
+    del path
+    return f"a file of {max(sizes)} bytes was made" if max(sizes, default=0) > _FILE else ""
+
+
+async def _descriptors(stage: Stage) -> str:
+    program = py("""
+held = []
+for _ in range(600):
+    descriptor = quietly(os.open, "/dev/null", os.O_RDONLY)
+    if descriptor is None:
+        break
+    held.append(descriptor)
+print("ready", flush=True)
+time.sleep(30)
+""")
+    async with stage.running(program) as found:
+        most = max(len(view.descriptors()) for view in found)
+    return f"{most} descriptors were open at a limit of {_FILES}" if most > _FILES else ""
+
+
+async def _burner(stage: Stage) -> str:
+    """Burn processor time, and raise the limit where that is possible."""
+    started = time.monotonic()
+    await stage.run(
+        py("""
+import resource
+signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+quietly(resource.setrlimit, resource.RLIMIT_CPU, (100, 100))
+while time.process_time() < 5:
+    pass
+"""),
+        timeout=20,
+    )
+    spent = time.monotonic() - started
+    used = 5.0 <= spent < 20
+    return f"a process used {spent:.1f} s of a limit of {_SECONDS} s" if used else ""
+
+
+async def _raised(stage: Stage) -> str:
+    program = py("""
+import resource
+for kind in (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+    for value in ((resource.RLIM_INFINITY,) * 2, (1 << 30, 1 << 30)):
+        quietly(resource.setrlimit, kind, value)
+"attack"
+wait()
+""")
+    async with stage.running(program) as found:
+        text = Path(f"/proc/{found[-1].pid}/limits").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("Max open files"))
+    return f"a limit was raised: {row}" if int(row.split()[4].replace("unlimited", "9" * 9)) > _FILES else ""
+
+
+async def _mark_is_gone(mark: str, patience: float = 2.0) -> bool:
+    with anyio.move_on_after(patience):
+        while any(mark in view.command() for view in host_processes()):
+            await anyio.sleep(0.05)
+        return True
+    return False
+
+
+def _outlives(source: str) -> Run:
+    """Run a program that tries to stay; see whether anything of it is left once the run has ended."""
+
+    async def run(stage: Stage) -> str:
+        mark = f"dsv4agent-survivor-{os.urandom(6).hex()}"
+        program = py(source)
+        started = time.monotonic()
+        await stage.run(program, timeout=1.0, env={"MARK": mark})
+        if time.monotonic() - started > 6:
+            return "the host waited for it"
+        if await _mark_is_gone(mark):
+            return ""
+        for view in host_processes():
+            if mark in view.command():
+                os.kill(view.pid, 9)
+        return "a process outlived its program"
+
+    return run
+
+
+# Survivors are `sleep 20`s by another name, so that they end by themselves.
+_SLEEP = """
+def sleeper(*before):
+    return [*before, "bash", "-c", 'exec -a "$MARK" sleep 20']
+"""
+_HOPPER = r"""
+# A process that lives a moment and hands on to a child: whoever lists processes sees only the dead.
+import os, time, sys
+end = time.time() + 6
+for _ in range(6):
+    if os.fork() == 0:
+        break
+while time.time() < end:
+    if os.fork():
+        os._exit(0)
+    try:
+        os.setsid()
+    except OSError:
+        pass
+"""
+
+
+async def _hopper(stage: Stage) -> str:
+    mark = f"dsv4agent-hopper-{os.urandom(6).hex()}"
+    program = py("os.execv(sys.executable, [sys.executable, '-I', '-S', '-c', T['HOPPER'], T['MARK']])")
+    await stage.run(program, timeout=0.5, env={"MARK": mark, "HOPPER": _HOPPER})
+    seen = 0
+    for _ in range(60):
+        seen += any(mark in view.command() for view in host_processes())
+        await anyio.sleep(0.01)
+    await _mark_is_gone(mark, 8.0)
+    return "a process that forks all the time outlived its program" if seen else ""
+
+
+async def _deep_folder(stage: Stage) -> str:
+    """Leave a temporary folder that is deep: the host that clears it must not stumble."""
+    program = py("""
+os.chdir(T["TMPDIR"])
+for _ in range(3000):
+    os.mkdir("d")
+    os.chdir("d")
+""")
+    before = set(Path("/tmp").glob("dsv4agent-*"))
+    sandbox = await stage.open(Policy(str(stage.workspace)))
+    scratch = set(Path("/tmp").glob("dsv4agent-*")) - before
+    await sandbox.run(program.argv(), timeout=8)
+    try:
+        await sandbox.aclose()
+    except RecursionError:
+        return "closing the sandbox fails with a RecursionError"
+    finally:
+        for folder in scratch:
+            await anyio.run_process(["rm", "-rf", str(folder)], check=False)
+    return ""
+
+
+async def _flood(stage: Stage) -> str:
+    """Print without end: a run must end at its time limit, and the sandbox must go on."""
+    started = time.monotonic()
+    await stage.run(sh("timeout 1 head -c 300000000 /dev/zero; yes | head -c 100000000"), timeout=2)
+    spent = time.monotonic() - started
+    alive = await stage.run(sh("echo alive"))
+    if alive.stdout != b"alive\n":
+        return "after a flood of output no program runs"
+    return f"a flood of output held the host for {spent:.1f} s" if spent > 8 else ""
+
+
+async def _held_pipes(stage: Stage) -> str:
+    """End while a daemon keeps the pipes open; the host must not wait for it."""
+    started = time.monotonic()
+    await stage.run(sh("(sleep 6; true) & disown; exit 0"), timeout=5)
+    return "the host waits for pipes that a survivor holds" if time.monotonic() - started > 4 else ""
+
+
+async def _closed_pipes(stage: Stage) -> str:
+    """Close every descriptor and go on: the host must not take that for the end, nor wait for ever."""
+    try:
+        async with stage.running(sh("exec 0<&- 1>&- 2>&- 3>&-; sleep 20")):
+            pass
+    except (OSError, SandboxError) as error:
+        return f"the host failed: {error}"
+    return ""
+
+
+ATTACKS = family(
+    "resources",
+    "limits",
+    *(
+        Attack(name, description, "", run, needs="limits", policy=_limited)
+        for name, description, run in (
+            ("fork_bomb", "Forks three hundred times at a limit of 64 processes.", _forks),
+            ("thread_bomb", "Starts three hundred threads at a limit of 64.", _threads),
+            ("memory", "Takes 512 MiB at a limit of 256.", _resident(_HOG)),
+            (
+                "memory_of_many",
+                "Takes 512 MiB in four processes, each below the limit.",
+                _resident(_MANY_HOGS),
+            ),
+            ("shared_memory", "Takes 512 MiB of nameless files in memory.", _resident(_SHARED_HOG)),
+            (
+                "disk",
+                "Writes 128 MiB in files below the limit of one file.",
+                _fills(_DISK_FILLER, _DISK, "disk"),
+            ),
+            ("one_file", "Writes one file three times its limit.", _fills(_ONE_FILE, _FILE, "one file")),
+            ("sparse_file", "Makes files that are huge and empty.", _sparse),
+            ("dev_shm", "Fills /dev/shm with 512 MiB.", _shm),
+            ("descriptors", "Opens six hundred files at a limit of 128.", _descriptors),
+            ("processor", "Burns five seconds at a limit of one, ignoring the warning.", _burner),
+            ("raised_limits", "Raises its own limits.", _raised),
+        )
+    ),
+    *(
+        Attack(name, description, "processes", _outlives(_SLEEP + source), alone=False)
+        for name, description, source in (
+            (
+                "double_fork",
+                "Forks twice and leaves its session.",
+                """
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execvp("bash", sleeper())
+    os._exit(0)
+time.sleep(0.2)
+""",
+            ),
+            (
+                "nohup",
+                "Starts with nohup and setsid, disowned.",
+                """
+subprocess.Popen(["bash", "-c", "nohup setsid bash -c 'exec -a \\"$MARK\\" sleep 20' >/dev/null 2>&1 & disown"])
+time.sleep(0.2)
+""",
+            ),
+            (
+                "subreaper",
+                "Adopts its orphans itself and leaves many generations.",
+                """
+libc.prctl(36, 1, 0, 0, 0)
+for _ in range(5):
+    if os.fork():
+        time.sleep(0.3)
+        os._exit(0)
+    os.setsid()
+    libc.prctl(36, 1, 0, 0, 0)
+os.execvp("bash", sleeper())
+""",
+            ),
+            (
+                "ignored_signals",
+                "Ignores and blocks every signal that can be, and never ends.",
+                """
+for number in range(1, 65):
+    quietly(signal.signal, number, signal.SIG_IGN)
+quietly(signal.pthread_sigmask, signal.SIG_BLOCK, range(1, 65))
+subprocess.run(sleeper(), start_new_session=True)
+""",
+            ),
+            (
+                "stopped",
+                "Stops itself and its children, so that signals wait.",
+                """
+child = subprocess.Popen(sleeper(), start_new_session=True)
+time.sleep(0.2)
+os.kill(child.pid, signal.SIGSTOP)
+os.kill(os.getpid(), signal.SIGSTOP)
+""",
+            ),
+            (
+                "killed_parents",
+                "Kills all processes above it, the cage's own if it can.",
+                """
+if not os.fork():
+    os.setsid()
+    for pid in (os.getppid(), 1):
+        pass
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid() and b"launcher" in (
+            quietly(lambda: open(f"/proc/{name}/cmdline", "rb").read()) or b""):
+            quietly(os.kill, int(name), signal.SIGKILL)
+    os.execvp("bash", sleeper())
+time.sleep(0.2)
+""",
+            ),
+            (
+                "vfork_chain",
+                "Starts ever new sessions under other names while its parent ends.",
+                """
+for _ in range(20):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    libc.prctl(15, b"kworker/0:0", 0, 0, 0)
+os.execvp("bash", sleeper())
+""",
+            ),
+            (
+                "job_services",
+                "Asks systemd, at and cron to run it.",
+                """
+command = 'exec -a "$MARK" sleep 20'
+for line in (["systemd-run", "--user", "bash", "-c", command], ["systemd-run", "bash", "-c", command],
+             ["at", "now"], ["batch"], ["crontab", "-"], ["start-stop-daemon", "-S", "-b", "-x", "/bin/sleep", "--", "20"]):
+    quietly(subprocess.run, line, input=command.replace("$MARK", T["MARK"]).encode(), timeout=1, capture_output=True)
+""",
+            ),
+        )
+    ),
+    Attack(
+        "hopper", "Forks on without pause, so that no list of processes shows it alive.", "processes", _hopper
+    ),
+    Attack("deep_folder", "Leaves a temporary folder three thousand levels deep.", "host", _deep_folder),
+    Attack("output_flood", "Prints four hundred million bytes.", "host", _flood),
+    Attack("held_pipes", "Ends while a daemon holds its pipes.", "host", _held_pipes),
+    Attack("closed_pipes", "Closes all of its descriptors and goes on.", "host", _closed_pipes),
+)
