@@ -143,7 +143,13 @@ _CONDITIONAL = frozenset(
     | _MODES_WITH_FLAGS.keys()
     | _ON_A_PROCESS.keys()
 )
-_OTHER_PROCESSES = _SHARED_OBJECTS | {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"}
+_OTHER_PROCESSES = _SHARED_OBJECTS | {
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_getfd",
+    "kcmp",
+}
 # Programs that find these missing fall back to older calls; a refusal would make them give up.
 # (`openat2` has the mode of a new file in memory, where a filter cannot look.)
 _MISSING = frozenset({"io_uring_setup", "io_uring_enter", "io_uring_register", "openat2"})

@@ -156,7 +156,10 @@ class _Call:
         except IsADirectoryError:
             if self.args.get("view_range") is not None:
                 raise _Refusal("invalid_arguments", f"{self.shown} is a directory; omit view_range") from None
-            return await list_folder(self.ctx, self.path)
+            try:
+                return await list_folder(self.ctx, self.path)
+            except OSError as error:
+                raise self._refusal(error, writing=False) from None
         lines = displayed_lines(text)
         first, last = self._range(len(lines))
         if not lines:

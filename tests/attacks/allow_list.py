@@ -1,4 +1,5 @@
 """Attacks on a network by allow list: the proxy is the only way out, so it is what is talked into things."""
+# ruff: noqa: E501 - programs of attackers stand as they would be run
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Attacks on `network` where none is allowed: the host's sockets, raw packets, exotic families, tunnels."""
+# ruff: noqa: E501 - programs of attackers stand as they would be run
 
 from __future__ import annotations
 
@@ -25,6 +26,19 @@ async def _late_path_socket(stage: Stage) -> str:
         finally:
             path.unlink()
     return "a socket that a host program opened later was reached"
+
+
+async def _vanished_socket(stage: Stage) -> str:
+    """Let a service of the host end whose socket stood when the sandbox opened: programs must still start."""
+    path = stage.host.outside.parent / "service"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as service:
+        service.bind(str(path))
+        service.listen()
+        sandbox = await stage.open(stage.sandbox.policy)
+    path.unlink()
+    async with sandbox:
+        done = await sandbox.run(["echo", "alive"], timeout=8)
+    return "" if done.stdout == b"alive\n" else f"no program starts any more: {done.stderr[:120]!r}"
 
 
 _SEND = """
@@ -160,6 +174,12 @@ for kind in (socket.SOCK_RAW, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.S
         opens_uncaged=True,
     ),
     Attack(
+        "vanished_socket",
+        "Starts after a service of the host has ended, whose socket was hidden.",
+        "host",
+        _vanished_socket,
+    ),
+    Attack(
         "service_sockets",
         "Connects to the sockets of services: Docker, D-Bus, SSH agent, X, systemd, databases.",
         "",
@@ -222,20 +242,6 @@ wait()
         opens_uncaged=True,
     ),
     Attack(
-        "host_interfaces",
-        "Lists the host's interfaces and addresses by netlink and /sys, then puts its own ones up.",
-        "",
-        holds(
-            sh(
-                "ip link set lo down; ip addr add 192.0.2.9/24 dev lo; ip link add a type veth peer name b;"
-                'ip route add default dev lo; ip link | grep -q "eth0\\|ens\\|enp" && exec 9>/dev/null 8</etc/passwd;'
-                "echo ready; sleep 30"
-            ),
-            "/etc/passwd",
-        ),
-        exempt={"landlock": "has no network namespace; the names of interfaces are no way out"},
-    ),
-    Attack(
         "names",
         "Asks for names, which would carry data out in the question, by every resolver there is.",
         "",
@@ -288,7 +294,6 @@ wait()
                 ' timeout 2 git ls-remote "http://$u/x"; true'
             )
         ),
-        opens_uncaged=True,
     ),
     Attack(
         "proxy_variables",

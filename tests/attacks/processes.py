@@ -1,16 +1,19 @@
 """Attacks on `processes` and `environment`: other programs' memory, descriptors, variables, and lives."""
+# ruff: noqa: ASYNC230, ASYNC240 - the host only looks, at files of its own
 
 from __future__ import annotations
 
 import os
 import resource
 import signal
+from pathlib import Path
 
 import anyio
 
+from dsv4agent.sandboxes.process_tree import descendants
 from tests.attacks.attack import Attack, Run, family, shows
 from tests.attacks.programs import Program, py, sh
-from tests.attacks.stage import Stage, host_processes
+from tests.attacks.stage import HostView, Stage
 
 _SHARED_PIDS = {"landlock": "declared partial: command lines of other processes can be seen"}
 
@@ -32,16 +35,14 @@ async def _alive(stage: Stage, program: Program) -> str:
 
 
 def _condition(pid: int) -> dict[str, object]:
-    with open(f"/proc/{pid}/status") as file:
-        state = next(line for line in file if line.startswith("State:"))[7]
     return {
-        "stopped": state in "Tt",
+        "stopped": HostView(pid).status()["State"][0] in "Tt",
         "nice": os.getpriority(os.PRIO_PROCESS, pid),
         "scheduler": os.sched_getscheduler(pid),
         "processors": tuple(sorted(os.sched_getaffinity(pid))),
         "files": resource.prlimit(pid, resource.RLIMIT_NOFILE),
         "core": resource.prlimit(pid, resource.RLIMIT_CORE),
-        "out of memory": open(f"/proc/{pid}/oom_score_adj").read(),
+        "out of memory": Path(f"/proc/{pid}/oom_score_adj").read_text(),
     }
 
 
@@ -94,7 +95,8 @@ async def _visible_commands(stage: Stage) -> str:
 async def _inside_of_a_neighbour(stage: Stage) -> str:
     """Read the memory of another program of the same sandbox that serves files: nothing may reach it."""
     await stage.sandbox.stat(str(stage.workspace))
-    before = {view.pid for view in host_processes() if "file_server" in view.command()}
+    ours = [HostView(pid) for pid in descendants(os.getpid())]
+    before = [view.pid for view in ours if "file_server" in view.command()]
     await stage.run(
         py("""
 for pid in os.listdir("/proc"):

@@ -68,9 +68,11 @@ if count:
 
 async def _kernel_addresses(stage: Stage) -> str:
     done = await stage.run(sh("grep -m1 -v '^0* ' /proc/kallsyms; grep -m1 -v ' 0x0* *$' /proc/modules"))
-    return f"kernel addresses are shown: {done.stdout[:60]!r}" if b" 0x" in done.stdout or (
-        done.stdout and not done.stdout.startswith(b"0" * 16)
-    ) else ""
+    return (
+        f"kernel addresses are shown: {done.stdout[:60]!r}"
+        if b" 0x" in done.stdout or (done.stdout and not done.stdout.startswith(b"0" * 16))
+        else ""
+    )
 
 
 async def _env_files(stage: Stage) -> str:
@@ -189,7 +191,9 @@ ATTACKS = family(
             f"home_{name.strip('.').replace('/', '_').replace('.', '_')}",
             f"Reads ~/{name} by path and by /proc/self/root.",
             "",
-            shows(sh(f'cat "$HOST_HOME/{name}" "/proc/self/root$HOST_HOME/{name}"; tar c "$HOST_HOME/{name}"')),
+            shows(
+                sh(f'cat "$HOST_HOME/{name}" "/proc/self/root$HOST_HOME/{name}"; tar c "$HOST_HOME/{name}"')
+            ),
             opens_uncaged=True,
         )
         for name in HOME_SECRETS
@@ -220,7 +224,6 @@ ATTACKS = family(
                 'cat "$WORKSPACE/b$HIDDEN/secret"'
             )
         ),
-        opens_uncaged=True,
     ),
     Attack(
         "masked_by_descriptor",
@@ -259,7 +262,13 @@ quietly(subprocess.run, ["bash", secret])
         policy=_with_keys,
         opens_uncaged=True,
     ),
-    Attack("file_tools", "Asks the file tools for hidden files by many paths.", "", _file_tools, opens_uncaged=True),
+    Attack(
+        "file_tools",
+        "Asks the file tools for hidden files by many paths.",
+        "",
+        _file_tools,
+        opens_uncaged=True,
+    ),
     Attack(
         "root_only_files",
         "Reads what only root may read: shadow, sudoers, host keys.",

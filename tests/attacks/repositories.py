@@ -1,4 +1,5 @@
 """Attacks by repositories: configuration that makes git, Python or an editor run programs outside."""
+# ruff: noqa: E501 - programs of attackers stand as they would be run
 
 from __future__ import annotations
 
@@ -126,8 +127,7 @@ async def _host_command(stage: Stage) -> str:
     # As the installed script does: the folder of the caller is not on the path.
     start = f"import sys; sys.path[0] = {str(_ROOT)!r}; from dsv4agent.cli.main import run; run()"
     with anyio.move_on_after(60):
-        for words in (["doctor", "--json"], ["sessions", "list"]):
-            await anyio.run_process([sys.executable, "-c", start, *words], cwd=space, check=False)
+        await anyio.run_process([sys.executable, "-c", start, "doctor", "--json"], cwd=space, check=False)
     for path in planted:
         path.unlink(missing_ok=True)
     return stage.changed()
@@ -297,9 +297,8 @@ ATTACKS = (
                 needs="repositories",
                 policy=_with_repository,
                 tools=("git",),
-                exempt=exempt,
             )
-            for name, description, run, exempt in (
+            for name, description, run in (
                 (
                     "hooks_and_config",
                     "Writes hooks, configuration, attributes and objects into .git.",
@@ -318,7 +317,6 @@ ATTACKS = (
                             'cd "$WORKSPACE/repository" && chmod 777 .git/config; ln .git/config hard; echo x > hard'
                         ),
                     ),
-                    {},
                 ),
                 (
                     "replaced",
@@ -331,21 +329,18 @@ ATTACKS = (
                             'cd "$WORKSPACE/repository" && umount -l .git; rmdir .git; echo "gitdir: /x" > .git'
                         ),
                     ),
-                    {},
                 ),
-                ("by_file_tools", "Changes .git through the file tools.", _by_file_tools, {}),
+                ("by_file_tools", "Changes .git through the file tools.", _by_file_tools),
                 (
                     "moved_repository",
                     "Renames the folder above .git, for the next program.",
                     _moved_repository,
-                    {},
                 ),
-                ("link_for_git", "Makes .git a link to a hidden folder.", _link_for_git, {}),
+                ("link_for_git", "Makes .git a link to a hidden folder.", _link_for_git),
                 (
                     "swapped_git",
                     "Swaps .git for a link to a hidden folder while programs start.",
                     _swapped_git,
-                    {},
                 ),
             )
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Verdict:
     provider: str
     outcome: Outcome
     detail: str = ""
+    seconds: float = 0.0
 
 
 class Theatre:
@@ -67,6 +69,7 @@ class Theatre:
         reason = await self._inapplicable(attack)
         if reason:
             return Verdict(attack.name, self.provider, Outcome.NOT_APPLICABLE, reason)
+        started = time.monotonic()
         try:
             async with self._stage(attack) as stage:
                 detail = await attack.run(stage)
@@ -74,11 +77,13 @@ class Theatre:
             # A policy that a provider refuses to enforce lets nothing run, so nothing gets out.
             return Verdict(attack.name, self.provider, Outcome.NOT_APPLICABLE, str(error))
         outcome = Outcome.BROKEN if detail else Outcome.HELD
-        return Verdict(attack.name, self.provider, outcome, detail)
+        return Verdict(attack.name, self.provider, outcome, detail, round(time.monotonic() - started, 2))
 
     async def _inapplicable(self, attack: Attack) -> str:
         if self._shared is None:
             return self._unavailable
+        if self.provider == "none" and not attack.opens_uncaged:
+            return "without a cage it proves nothing, or does harm"
         if self.provider in attack.exempt:
             return attack.exempt[self.provider]
         missing = [tool for tool in attack.tools if shutil.which(tool) is None]

@@ -7,17 +7,34 @@ from collections.abc import Mapping
 from tests.attacks import (
     allow_list,
     kernel,
+    namespaces,
     network,
+    planted,
     processes,
     reads,
     repositories,
     resources,
+    survivors,
     terminal,
     tools,
     writes,
 )
 from tests.attacks.attack import Attack
 
-_FAMILIES = (writes, reads, processes, kernel, network, allow_list, resources, repositories, tools, terminal)
+_FAMILIES = (
+    writes,
+    planted,
+    reads,
+    processes,
+    kernel,
+    namespaces,
+    network,
+    allow_list,
+    resources,
+    survivors,
+    repositories,
+    tools,
+    terminal,
+)
 
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for family in _FAMILIES for attack in family.ATTACKS}

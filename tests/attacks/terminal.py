@@ -1,4 +1,5 @@
 """Attacks on the user's terminal: what a program prints or names must arrive as text that steers nothing."""
+# ruff: noqa: E501 - programs of attackers stand as they would be run
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """Attacks on the tools, which run outside: what they read, how they end, and what they believe."""
+# ruff: noqa: E501 - programs of attackers stand as they would be run
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import anyio
 
 from dsv4agent.tools import BashTool, StrReplaceEditor, ToolContext, ToolResult
 from dsv4agent.tools.output import clean_output
-from tests.attacks.attack import Attack, Run, family
+from tests.attacks.attack import PROVIDERS, Attack, Run, family
 from tests.attacks.programs import py, sh
 from tests.attacks.stage import Stage
 
@@ -150,8 +151,8 @@ while time.time() < end:
     async with stage.running(swap):
         for number in range(60):
             with anyio.move_on_after(_PATIENCE) as scope:
-                command = ("view", {}) if number % 2 else ("create", {"file_text": "x"})
-                result = await _edit(stage, command[0], "race", **command[1])
+                arguments = {} if number % 2 else {"file_text": "x"}
+                result = await _edit(stage, "create" if arguments else "view", "race", **arguments)
                 if leak := stage.leaked(result.text):
                     return leak
             if scope.cancelled_caught:
@@ -200,7 +201,7 @@ def _code_of(*commands: str, real: int) -> Run:
 
     async def run(stage: Stage) -> str:
         for command in commands:
-            result, after = await _bash(stage, command, "echo still here")
+            result, after = await _bash(stage, command, "echo still here", timeout=2.0)
             code = result.exit_code
             if code is not None and code != real:
                 return f"a command that exits with {real} was taken to exit with {code}"
@@ -358,6 +359,9 @@ ATTACKS = family(
             "for n in 10 11 12 13; do IFS= read -r -d '' -t 0.2 -u $n m 2>/dev/null && break; done;"
             " for n in 10 11 12 13; do printf '%s 0 /\\0' \"$m\" >&$n; done 2>/dev/null; sleep 0.2; (exit 7)",
             real=7,
+        ),
+        exempt=dict.fromkeys(
+            PROVIDERS, "the command itself is the shell, and may say of itself what it likes"
         ),
     ),
     Attack(

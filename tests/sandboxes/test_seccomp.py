@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dsv4agent.sandboxes.seccomp import (  # pyright: ignore[reportPrivateUsage]
-    _CALLS,
-    _CONDITIONAL,
-    _MODES,
-    _MODES_WITH_FLAGS,
-    _ON_A_PROCESS,
-    _OTHER_PROCESSES,
+from dsv4agent.sandboxes.seccomp import (
+    _CALLS,  # pyright: ignore[reportPrivateUsage]
+    _CONDITIONAL,  # pyright: ignore[reportPrivateUsage]
+    _MODES,  # pyright: ignore[reportPrivateUsage]
+    _MODES_WITH_FLAGS,  # pyright: ignore[reportPrivateUsage]
+    _ON_A_PROCESS,  # pyright: ignore[reportPrivateUsage]
+    _OTHER_PROCESSES,  # pyright: ignore[reportPrivateUsage]
     seccomp_filter,
 )
 
@@ -105,7 +105,8 @@ def test_sockets(machine: str) -> None:
     assert answer(closed, calls["socketpair"], 1, 5, machine=machine) == ALLOW
     # A raw pair of Unix sockets is a datagram pair, which can be pointed at another address.
     for kind in (2, 3, 4, 10):
-        assert answer(closed, calls["socketpair"], 1, kind | 0o2000000, machine=machine) == ERRNO | errno.EPERM
+        pair = answer(closed, calls["socketpair"], 1, kind | 0o2000000, machine=machine)
+        assert pair == ERRNO | errno.EPERM
     assert answer(closed, calls["socketpair"], 30, 5, machine=machine) == ERRNO | errno.EPERM
     opened = seccomp_filter(sockets=True, own_pid_namespace=True, machine=machine)
     allowed = {
@@ -137,7 +138,8 @@ def test_no_file_gets_the_set_user_id_bit(machine: str) -> None:
             arguments[place] = 0o4755  # what lies there by chance, for a file that is not made
             assert answer(program, calls[name], *arguments, machine=machine) == ALLOW
             arguments[place - 1] = 0o101
-        for mode, expected in ((0o4755, ERRNO | errno.EPERM), (0o104644, ERRNO | errno.EPERM), (0o2775, ALLOW)):
+        refused = ERRNO | errno.EPERM
+        for mode, expected in ((0o4755, refused), (0o104644, refused), (0o2775, ALLOW)):
             arguments[place] = mode
             assert answer(program, calls[name], *arguments, machine=machine) == expected, name
 
