@@ -125,6 +125,14 @@ class Host:
         _fill(self.outside)
         self.outside_snapshot = Snapshot.of(self.outside)
 
+    def clear_workspace(self) -> None:
+        """Remove all that attacks made in the workspace."""
+        for path in self.workspace.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
     def visitors(self) -> list[str]:
         """Return the sockets on which somebody came, and let them go."""
         found: list[str] = []

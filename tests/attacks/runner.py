@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self, cast
 
-from dsv4agent.sandboxes import Network, Policy, Sandbox, SandboxUnavailable, choose_sandbox
+from dsv4agent.sandboxes import Enforcement, Network, Policy, Sandbox, SandboxUnavailable, choose_sandbox
 from dsv4agent.sandboxes.choice import ProviderName
 from tests.attacks.attack import Attack
 from tests.attacks.host import prepared
@@ -91,7 +91,8 @@ class Theatre:
             return f"{', '.join(missing)} is not installed"
         if attack.needs == "allow_list":
             return "" if await self._has_proxy() else "this sandbox has no network by allow list"
-        if attack.needs and attack.needs not in self._shared.sandbox.report.guarantees:
+        promised = self._shared.sandbox.report.guarantees.get(attack.needs, Enforcement.NONE)
+        if attack.needs and promised is Enforcement.NONE:
             return f"this sandbox does not promise {attack.needs}"
         return ""
 
@@ -111,9 +112,13 @@ class Theatre:
             yield shared
             return
         change = attack.policy
-        own = await self._open(lambda policy: change(shared, policy) if change else policy)
-        async with own.sandbox:
-            yield own
+        try:
+            own = await self._open(lambda policy: change(shared, policy) if change else policy)
+            async with own.sandbox:
+                yield own
+        finally:
+            # What it made there (a `.env`, a repository) would change what later sandboxes protect.
+            shared.host.clear_workspace()
 
     async def _open(self, change: Callable[[Policy], Policy]) -> Stage:
         async def open_sandbox(policy: Policy) -> Sandbox:
