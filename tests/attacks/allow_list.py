@@ -55,9 +55,23 @@ def _case(name: str, description: str, run: Run, *hosts: str) -> Attack:
     return Attack(name, description, "", run, needs="allow_list", policy=_only(ALLOWED, *hosts))
 
 
+async def _counter_check(stage: Stage) -> str:
+    """See that an address which the user names is reached: else the other cases would prove nothing."""
+    await stage.run(
+        _on('ask(f"GET http://127.0.0.1:{port}/ HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\n\\r\\n")')
+    )
+    return "" if await stage.visited() else "the proxy does not even reach an address that is allowed by name"
+
+
 ATTACKS = family(
     "allow_list",
     "network",
+    _case(
+        "allowed_address",
+        "The counter-check: an address that the list itself names is reached.",
+        _counter_check,
+        "127.0.0.1:PORT",
+    ),
     _case(
         "connect_to_loopback",
         "CONNECT to 127.0.0.1 in twenty spellings.",
