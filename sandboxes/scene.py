@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ class Scene:
         abstract: Name of a listening abstract Unix socket of the host, without the leading NUL.
         socket_path: Path of a listening Unix socket of the host.
         victim: A host process that must survive.
+        listeners: The listening sockets by name, on which the host sees who came.
     """
 
     sandbox: Sandbox
@@ -58,6 +59,7 @@ class Scene:
     abstract: str
     socket_path: Path
     victim: subprocess.Popen[bytes]
+    listeners: Mapping[str, socket.socket]
 
     async def shell(self, script: str) -> Completed:
         """Run a script inside."""
@@ -91,10 +93,12 @@ def prepared_host() -> Generator[Callable[[OpenSandbox], Awaitable[Scene]]]:
         udp.bind(("127.0.0.1", 0))
         udp.setblocking(False)
         name = f"dsv4agent-{os.urandom(8).hex()}"
-        for address in (f"\0{name}", str(outside / "socket")):
+        listeners = {"tcp": tcp, "udp": udp}
+        for kind, address in (("abstract", f"\0{name}"), ("path", str(outside / "socket"))):
             local = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             local.bind(address)
             local.listen()
+            listeners[kind] = local
         victim = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         stack.callback(victim.wait)
         stack.callback(victim.kill)
@@ -116,6 +120,7 @@ def prepared_host() -> Generator[Callable[[OpenSandbox], Awaitable[Scene]]]:
                 abstract=name,
                 socket_path=outside / "socket",
                 victim=victim,
+                listeners=listeners,
             )
 
         yield make_scene

@@ -1,8 +1,7 @@
 """A system-call filter, assembled by hand as classic BPF for x86_64 and aarch64.
 
 Everything is allowed but what opens a way around the cage: other namespaces, mounts, kernel interfaces,
-other processes' memory, files that give away this user's rights, and (where no network namespace stands)
-sockets.
+other processes' memory, and (where no network namespace stands) sockets.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
 _FAMILIES = {"unix": 1, "inet": 2, "inet6": 10, "netlink": 16}
-_SOCK_TYPE_MASK, _SOCK_DGRAM = 0xF, 2
+_SOCK_TYPE_MASK, _SOCK_STREAM, _SOCK_SEQPACKET = 0xF, 1, 5
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _NAMESPACE_FLAGS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -84,58 +83,79 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "setdomainname": (171, 162),
     "syslog": (103, 116),
     "vhangup": (153, 58),
-    "openat2": (437, 437),
-    "chmod": (90, None),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "fchmodat2": (452, 452),
-    "open": (2, None),
-    "creat": (85, None),
-    "openat": (257, 56),
-    "mknod": (133, None),
-    "mknodat": (259, 33),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
     "prlimit64": (302, 261),
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
     "sched_setaffinity": (203, 122),
-    "sched_setattr": (314, 274),
-    "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
-    "iopl": (172, None),
-    "ioperm": (173, None),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "creat": (85, None),
+    "mknod": (133, None),
+    "mknodat": (259, 33),
+    "open": (2, None),
+    "openat": (257, 56),
+    "openat2": (437, 437),
 }
-# Which argument holds the mode of a file. A program that sets the set-user-ID bit leaves in the workspace
-# what gives this user's rights to every other user of the machine.
-_MODES = {
-    "chmod": 1,
-    "fchmod": 1,
-    "fchmodat": 2,
-    "fchmodat2": 2,
-    "open": 2,
-    "creat": 1,
-    "openat": 3,
-    "mknod": 1,
-    "mknodat": 2,
-}
+# Where a file's mode stands among the arguments.
+_MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
+# The same for calls that take it only if their flags, the argument before, ask for a new file.
+_MODES_WITH_FLAGS = {"open": 2, "openat": 3}
+_NEW_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _SET_USER_ID = 0o4000
-_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
-# Which argument names another process; zero is the caller. No right to signal it is asked for.
-_TARGETS = {
-    "prlimit64": 0,
-    "setpriority": 1,
-    "ioprio_set": 1,
-    "sched_setaffinity": 0,
-    "sched_setattr": 0,
-    "sched_setparam": 0,
-    "sched_setscheduler": 0,
-    "migrate_pages": 0,
-    "move_pages": 0,
+# Objects of System V and POSIX queues belong to a namespace and outlive the processes that use them.
+_SHARED_OBJECTS = frozenset(
+    {"shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl"}
+    | {"semget", "semop", "semctl", "semtimedop", "mq_open", "mq_unlink"}
+)
+# By name the arguments, and their values, with which a process speaks of itself.
+_ON_A_PROCESS: dict[str, tuple[tuple[int, int], ...]] = {
+    "prlimit64": ((0, 0),),
+    "setpriority": ((0, 0), (1, 0)),
+    "ioprio_set": ((0, 1), (1, 0)),
+    "sched_setaffinity": ((0, 0),),
+    "sched_setscheduler": ((0, 0),),
+    "sched_setparam": ((0, 0),),
+    "sched_setattr": ((0, 0),),
+    "migrate_pages": ((0, 0),),
+    "move_pages": ((0, 0),),
 }
-_CONDITIONAL = frozenset({"socket", "connect", "socketpair", "clone", "ioctl", "clone3", *_MODES, *_TARGETS})
-_OTHER_PROCESSES = frozenset({"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp"})
+_CONDITIONAL = frozenset(
+    {"socket", "connect", "socketpair", "clone", "ioctl", "clone3"}
+    | _MODES.keys()
+    | _MODES_WITH_FLAGS.keys()
+    | _ON_A_PROCESS.keys()
+)
+_OTHER_PROCESSES = _SHARED_OBJECTS | {
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_getfd",
+    "kcmp",
+}
 # Programs that find these missing fall back to older calls; a refusal would make them give up.
+# (`openat2` has the mode of a new file in memory, where a filter cannot look.)
 _MISSING = frozenset({"io_uring_setup", "io_uring_enter", "io_uring_register", "openat2"})
 
 
@@ -145,8 +165,8 @@ def seccomp_filter(*, sockets: bool, own_pid_namespace: bool, machine: str | Non
     Args:
         sockets: Allow local and internet sockets. False leaves connected pairs only, for cages that share
             the host's network namespace.
-        own_pid_namespace: Allow debugging, and changing limits and priorities of other processes, which
-            then reaches the cage's own processes only.
+        own_pid_namespace: Allow debugging, limits and priorities of other processes and shared System V
+            objects, which then reach the cage's own only; its IPC namespace must be its own too.
         machine: `x86_64` or `aarch64`; this machine by default.
 
     Raises:
@@ -176,35 +196,35 @@ def seccomp_filter(*, sockets: bool, own_pid_namespace: bool, machine: str | Non
         numbers["clone"],
         [_load_argument(0), _instruction(_JUMP_ANY_BIT, _NAMESPACE_FLAGS, 0, 1), refuse, _return(_ALLOW)],
     )
-    for name, argument in _MODES.items():
-        if numbers[name] is not None:
-            body = [_load_argument(argument), _instruction(_JUMP_ANY_BIT, _SET_USER_ID, 0, 1), refuse]
-            if name in {"open", "openat"}:
-                # Without a file to be made the argument is whatever was left in the register.
-                makes = _instruction(_JUMP_ANY_BIT, _O_CREAT | _O_TMPFILE, 1, 0)
-                body = [_load_argument(argument - 1), makes, _return(_ALLOW), *body]
-            program += _on(numbers[name], [*body, _return(_ALLOW)])
+    # A program that acts as its owner would hand this user's rights to whoever starts it outside.
+    for name, argument in (_MODES | _MODES_WITH_FLAGS).items():
+        if numbers[name] is None:
+            continue
+        has_mode: list[bytes] = []
+        if name in _MODES_WITH_FLAGS:
+            new = _instruction(_JUMP_ANY_BIT, _NEW_FILE, 1, 0)
+            has_mode = [_load_argument(argument - 1), new, _return(_ALLOW)]
+        forbidden = [_load_argument(argument), _instruction(_JUMP_ANY_BIT, _SET_USER_ID, 0, 1), refuse]
+        program += _on(numbers[name], [*has_mode, *forbidden, _return(_ALLOW)])
     if not own_pid_namespace:
-        for name, argument in _TARGETS.items():
-            body = [_load_argument(argument), _instruction(_JUMP_EQUAL, 0, 1, 0), refuse, _return(_ALLOW)]
-            program += _on(numbers[name], body)
+        for name, itself in _ON_A_PROCESS.items():
+            body: list[bytes] = []
+            for argument, value in itself:
+                body += [_load_argument(argument), _instruction(_JUMP_EQUAL, value, 1, 0), refuse]
+            program += _on(numbers[name], [*body, _return(_ALLOW)])
     program += _on(numbers["ioctl"], _refuse_values(1, (_TIOCSTI, _TIOCLINUX), refuse))
     if sockets:
         program += _on(numbers["socket"], _allow_values(0, _FAMILIES.values(), refuse))
     else:
         program += _on(numbers["socket"], [refuse])
         program += _on(numbers["connect"], [refuse])
-        # A datagram pair could still be pointed at another address.
-        program += _on(
-            numbers["socketpair"],
-            [
-                _load_argument(1),
-                _instruction(_AND, _SOCK_TYPE_MASK),
-                _instruction(_JUMP_EQUAL, _SOCK_DGRAM, 0, 1),
-                refuse,
-                _return(_ALLOW),
-            ],
-        )
+        # A datagram pair could still be pointed at another address; a raw one is a datagram pair by another
+        # name.
+        kind = [_load_argument(1), _instruction(_AND, _SOCK_TYPE_MASK)]
+        for allowed in (_SOCK_STREAM, _SOCK_SEQPACKET):
+            kind += [_instruction(_JUMP_EQUAL, allowed, 0, 1), _return(_ALLOW)]
+        unix = [_load_argument(0), _instruction(_JUMP_EQUAL, _FAMILIES["unix"], 1, 0), refuse]
+        program += _on(numbers["socketpair"], [*unix, *kind, refuse])
     return b"".join([*program, _return(_ALLOW)])
 
 

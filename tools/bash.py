@@ -139,7 +139,7 @@ def _result(
     jobs: Jobs | None,
     duration_ms: float,
 ) -> ToolResult:
-    fresh = f"the next call starts in a fresh shell in {shlex.quote(outcome.directory)}"
+    fresh = f"the next call starts in a fresh shell in {shlex.quote(_printable(outcome.directory))}"
     opening = f"timeout: stopped after {timeout:g} s; {fresh}" if outcome.timed_out else ""
     news = "" if jobs is None else announcements(jobs)
     captured = output.captured()
@@ -169,6 +169,11 @@ def _result(
         duration_ms=duration_ms,
         truncated=truncation,
     )
+
+
+def _printable(name: str) -> str:
+    """Return a file name as one line of text: it may hold line ends, escape sequences and foreign bytes."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
 
 
 def _invalid(reason: str) -> ToolResult:

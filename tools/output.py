@@ -38,7 +38,6 @@ _LAST_WORDS = 1000
 _UNFINISHED_LENGTH = 256
 _NEAR = 0.98
 _GUESSES = 8
-_OVERWRITTEN = re.compile(r"[^\n]*\r+(?=[^\r\n])")
 
 
 def clean_output(raw: bytes) -> str:
@@ -256,7 +255,8 @@ def _clean(text: str) -> str:
     if "\x1b" in text:
         text = _ESCAPE_SEQUENCE.sub("", text)
     if "\r" in text:
-        text = _OVERWRITTEN.sub("", text).replace("\r", "")
+        # Not by an expression: one that looks for the last of many carriage returns takes quadratic time.
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.replace("\0", "")
 
 

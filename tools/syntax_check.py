@@ -42,6 +42,8 @@ def _json_error(text: str) -> tuple[int, str] | None:
         json.loads(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         return error.lineno, error.msg
+    except ValueError as error:  # a number of too many digits
+        return 1, str(error)
     except RecursionError:
         return 1, "too deeply nested"
     return None
@@ -56,6 +58,8 @@ def _toml_error(text: str) -> tuple[int, str] | None:
             return 1, str(error)
         line = int(where[1]) if where[1] else text.count("\n") + 1
         return line, str(error)[: where.start()]
+    except ValueError as error:  # a number of too many digits
+        return 1, str(error)
     except RecursionError:
         return 1, "too deeply nested"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,12 +11,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dsv4agent.backends.checkpoint import BUNDLED, Checkpoint
-from dsv4agent.cli.views import TextView, safe
+from dsv4agent.cli.views import TextView, json_line, safe
 from dsv4agent.errors import ModelNotFound
 from dsv4agent.progress import messages
-from dsv4agent.transcript import Transcript, find_session, list_sessions
+from dsv4agent.transcript import SessionSummary, Transcript, find_session, list_sessions
 
 _CONFIG_KEYS = (
     "model_type",
@@ -41,6 +41,11 @@ def show_sessions(*, as_json: bool) -> None:
     if not summaries:
         console.print("There is no session yet. Start one with `dsv4agent run`.")
         return
+    console.print(session_table(summaries))
+
+
+def session_table(summaries: Sequence[SessionSummary]) -> Table:
+    """Return sessions as a table. Its cells are text, never markup."""
     table = Table(box=None)
     # The id is what the user copies: it is never shortened.
     table.add_column("session", no_wrap=True, min_width=max(len(summary.session_id) for summary in summaries))
@@ -49,7 +54,7 @@ def show_sessions(*, as_json: bool) -> None:
     for summary in summaries:
         used = datetime.fromtimestamp(summary.updated, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         state = "corrupt" if summary.problem else summary.stop_reason or "open"
-        task = safe(summary.task.splitlines()[0] if summary.task else "")
+        task = summary.task.splitlines()[0] if summary.task else ""
         cells = (
             summary.session_id,
             used,
@@ -59,8 +64,8 @@ def show_sessions(*, as_json: bool) -> None:
             state,
             task,
         )
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells))
-    console.print(table)
+        table.add_row(*(Text(safe(cell)) for cell in cells))
+    return table
 
 
 def show_session(session_id: str | None, *, as_json: bool) -> None:
@@ -121,7 +126,7 @@ def show_models(paths: Sequence[str], *, as_json: bool) -> None:
 
 def write_json(value: object) -> None:
     """Print one JSON line on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_line(value))
     sys.stdout.flush()
 
 

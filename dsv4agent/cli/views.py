@@ -24,8 +24,15 @@ from dsv4agent.transcript import (
     UserMessage,
 )
 
-# Text of models and programs must not steer the terminal: no escape sequences, no other control characters.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Text of models and programs must not steer the terminal: no escape sequences, no other control characters,
+# nothing that reorders, breaks or hides text.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    "|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # marks and overrides of direction
+    "|[\u2028\u2029]"  # line and paragraph separators
+    "|[\U000e0000-\U000e007f]"  # invisible tags
+    "|[\ud800-\udfff]"  # no characters at all
+)
 _SHOWN_LINES = 20
 
 
@@ -42,7 +49,7 @@ class JsonView:
 
     def show(self, event: Event) -> None:
         """Print the event."""
-        sys.stdout.write(event.model_dump_json() + "\n")
+        sys.stdout.write(json_line(event.model_dump(mode="json")))
         sys.stdout.flush()
 
 
@@ -115,6 +122,11 @@ class TextView:
 def safe(text: str) -> str:
     """Return text that cannot steer a terminal."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def json_line(value: object) -> str:
+    """Return a value as one line of JSON, in ASCII alone: it may end up on a terminal all the same."""
+    return json.dumps(value).replace("\x7f", "\\u007f") + "\n"
 
 
 def _brief(arguments: str, limit: int = 240) -> str:

@@ -148,13 +148,7 @@ def _summarize(
     console: Console, session_id: str, finished: RunFinished, changes: Changes | None, speed: float
 ) -> None:
     console.rule()
-    if changes is not None:
-        if changes.diff.strip():
-            console.print(Syntax(safe(changes.diff).rstrip("\n"), "diff", background_color="default"))
-        else:
-            console.print("No tracked file differs from the last commit.")
-        for name in changes.untracked:
-            console.print(f"new file: {safe(name)}", markup=False, highlight=False)
+    show_changes(console, changes)
     rows = (
         ("stopped", f"{finished.stop_reason.value}: {finished.message}"),
         ("steps", f"{finished.steps} in {finished.seconds:.1f} s"),
@@ -168,3 +162,15 @@ def _summarize(
     )
     for name, text in rows:
         console.print(f"{name:>8}  {safe(text)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_changes(console: Console, changes: Changes | None) -> None:
+    """Print what a session changed; nothing where there is no repository."""
+    if changes is None:
+        return
+    if changes.diff.strip():
+        console.print(Syntax(safe(changes.diff).rstrip("\n"), "diff", background_color="default"))
+    else:
+        console.print("No tracked file differs from the last commit.")
+    for name in changes.untracked:
+        console.print(f"new file: {safe(name)}", markup=False, highlight=False)

@@ -300,3 +300,9 @@ async def test_calls_are_fast_enough_to_make_training_data(make_desk: Desk) -> N
     assert result.status is Status.OK
     assert calls < 150, calls
     assert time.perf_counter() - started < 1
+
+
+async def test_paths_that_no_encoding_holds_are_refused(make_desk: Desk) -> None:
+    result = await make_desk({}).call("view", "a\ud800")
+    assert result.code == "invalid_arguments"
+    result.text.encode()

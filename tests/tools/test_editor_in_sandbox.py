@@ -78,3 +78,24 @@ async def test_mode_and_line_endings_survive(sandbox: Sandbox, tmp_path: Path) -
     await edit(sandbox, "str_replace", "dos.bat", old_str="b", new_str="c\nd")
     assert file.read_bytes() == b"\xef\xbb\xbfa\r\nc\r\nd"
     assert stat.S_IMODE(file.stat().st_mode) == 0o751
+
+
+async def test_a_folder_that_may_not_be_read_is_a_result(tmp_path: Path) -> None:
+    hidden, workspace = tmp_path / "hidden", tmp_path / "workspace"
+    hidden.mkdir()
+    workspace.mkdir()
+    try:
+        sandbox = await choose_sandbox(Policy(str(workspace), masked=(str(hidden),)), "landlock")
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    async with sandbox:
+        result = await edit(sandbox, "view", str(hidden))
+    assert result.code == "permission_denied"
+
+
+async def test_a_rewritten_program_loses_its_set_user_id_bit(sandbox: Sandbox, tmp_path: Path) -> None:
+    program = Path(sandbox.policy.workspace) / "program"
+    program.write_text("before")
+    program.chmod(0o6755)
+    await sandbox.write_bytes(str(program), b"after")
+    assert program.stat().st_mode & 0o7777 == 0o755

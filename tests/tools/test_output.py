@@ -161,3 +161,9 @@ def test_saved_outputs_are_private_and_never_overwrite(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in paths] == [b"one", b"two"]
     assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_redrawn_lines_take_linear_time() -> None:
+    """Half a megabyte would take minutes if the last of many returns were searched for again and again."""
+    assert clean_output(b"\r\n" + b"x" * 500_000) == "\n" + "x" * 500_000
+    assert clean_output(b"a\rb\r\rc\r\r\nd\r" + b"\r" * 500_000) == "c\nd"

@@ -46,3 +46,10 @@ def test_an_old_error_is_not_held_against_the_edit() -> None:
 def test_nul_and_deep_nesting_do_not_raise() -> None:
     assert new_syntax_error("a.py", None, "x = '\0'") is not None
     assert new_syntax_error("a.py", None, "(" * 10_000) is not None
+
+
+@pytest.mark.parametrize(("path", "text"), [("a.json", "1" * 5000), ("a.toml", "a = " + "1" * 5000)])
+def test_numbers_of_too_many_digits_do_not_raise(path: str, text: str) -> None:
+    warning = new_syntax_error(path, None, text)
+    assert warning is not None
+    assert "limit" in warning
