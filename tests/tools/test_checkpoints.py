@@ -35,7 +35,7 @@ async def refused(desk: GitDesk, checkpoint: Checkpoint | int) -> Refused:
 
 async def test_random_sessions_lose_no_byte(tmp_path: Path) -> None:
     """A share of what `python -m tests.tools.git_sequences` runs."""
-    totals = await run_sequences(tmp_path, range(12))
+    totals = await run_sequences(tmp_path, range(10))
     assert totals["restored"] > 3
     assert totals["restored after a kill"] > 3
     assert totals["changed_meanwhile"] > 1
