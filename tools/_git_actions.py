@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsv4agent.tools._git_repository import MAX_OUTPUT, Refusal, Repository
+from dsv4agent.tools._git_view import masked_files
 
 _PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--submodule=short")
 
@@ -172,7 +173,8 @@ class Actions:
                 raise Refusal(
                     "not_found", f"{os.fsdecode(shown(path))} is no changed file; see status", [path]
                 )
-        return sorted({*tracked, *new})
+        # What the sandbox hides looks changed, and would be committed as what stands in its place.
+        return sorted({*tracked, *new} - masked_files(os.path.realpath(self._repository.root)))
 
     def _tree_with(self, head: str | None, changed: Sequence[bytes], index: str) -> str:
         """Return the tree of HEAD with these paths as they are in the work tree."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dsv4agent.tools._git_repository import Refusal, Repository
+from dsv4agent.tools._git_view import masked_files
 
 MAX_FILE_BYTES = 32 << 20
 """Larger files are left out of checkpoints and never touched by a restore."""
@@ -125,7 +126,11 @@ class Scanner:
         writer = _BlobWriter(repository, have)
         folders = Folders(repository.root)
         cache: dict[bytes, tuple[tuple[int, ...], Entry]] = {}
+        masked = masked_files(os.path.realpath(repository.root))
         for path in sorted(paths - state.keys()):
+            if path in masked:
+                skipped[path] = "hidden by the sandbox"
+                continue
             if not folders.real(os.path.dirname(path)):
                 continue  # Below a link or a file, where git sees nothing either.
             found = self._look(path, writer, cache)

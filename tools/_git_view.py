@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def safe_path(path: str, writable: Sequence[str]) -> str:
@@ -23,6 +26,18 @@ def safe_path(path: str, writable: Sequence[str]) -> str:
         if os.path.isabs(folder) and not inside:
             kept.append(folder)
     return ":".join(kept)
+
+
+def masked_files(root: bytes) -> set[bytes]:
+    """Return the files of a work tree that the sandbox covers with something else, such as `.env`."""
+    found: set[bytes] = set()
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            # Blanks, line ends and backslashes are written as octal numbers.
+            point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+            if point.startswith(root + b"/") and not os.path.isdir(point):
+                found.add(os.path.relpath(point, root))
+    return found
 
 
 def git_folders(folder: str) -> tuple[str, str] | None:

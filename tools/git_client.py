@@ -16,7 +16,7 @@ from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
 
 PATIENCE = 600.0
 """Seconds after which a silent server counts as dead."""
-GRACE = 2.0
+GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 MODULES = (
     "_git_view",

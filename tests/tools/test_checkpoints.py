@@ -35,7 +35,7 @@ async def refused(desk: GitDesk, checkpoint: Checkpoint | int) -> Refused:
 
 async def test_random_sessions_lose_no_byte(tmp_path: Path) -> None:
     """A share of what `python -m tests.tools.git_sequences` runs."""
-    totals = await run_sequences(tmp_path, range(12))
+    totals = await run_sequences(tmp_path, range(10))
     assert totals["restored"] > 3
     assert totals["restored after a kill"] > 3
     assert totals["changed_meanwhile"] > 1
@@ -418,3 +418,25 @@ async def test_a_work_tree_with_another_repository_inside_is_kept(desk: GitDesk)
     assert kept is not None
     assert kept.code == "uncommitted_changes"
     assert (folder / "nested/file").read_text() == "x"
+
+
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+async def test_packed_repositories_of_both_hashes(desk: GitDesk, object_format: str) -> None:
+    desk.git("init", "-q", "-b", "main", f"--object-format={object_format}")
+    desk.write("a", "1")
+    desk.git("add", "-A")
+    desk.git("commit", "-qm", "one")
+    first = await desk.checkpoints.save("one")
+    desk.git("pack-refs", "--all")
+    desk.git("gc", "-q", "--prune=now")
+    desk.write("a", "2")
+    second = await desk.checkpoints.save("two")
+    await restored(desk, first)
+    assert desk.files() == {"a": b"1"}
+    desk.git("gc", "-q", "--prune=now")
+    await restored(desk, second)
+    assert desk.files() == {"a": b"2"}
+    await desk.call("commit", message="two")
+    assert desk.git("log", "--format=%s") == "two\none\n"
+    assert await desk.checkpoints.prune(1) > 0
+    assert desk.git("fsck", "--no-dangling") == ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dsv4agent.sandboxes import SandboxCrashed
+from dsv4agent.sandboxes import Policy, SandboxCrashed, choose_sandbox
 from dsv4agent.tools.git_client import MODULES, GitClient, module_sources
 from tests.tools.git_desk import GitDesk, open_desk
 
@@ -111,6 +111,24 @@ async def test_works_in_a_cage(tmp_path: Path, provider: str) -> None:
         assert " M a.txt" in await desk.text("status")
         await desk.checkpoints.restore(saved)
         assert (desk.folder / "a.txt").read_text() == "one\ntwo\n"
+
+
+async def test_what_the_cage_hides_is_neither_committed_nor_saved(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace/.env").write_text("KEY=secret\n")
+    (tmp_path / "session").mkdir()
+    masked = [str(tmp_path / "workspace/.env")]
+    policy = Policy(str(tmp_path / "workspace"), writable=[str(tmp_path / "session")], masked=masked)
+    async with await choose_sandbox(policy, "bubblewrap") as sandbox:
+        desk = GitDesk(sandbox, tmp_path / "workspace", tmp_path / "session")
+        desk.start()
+        assert desk.git("show", "HEAD:.env") == "KEY=secret\n"
+        desk.write("a.txt", "changed\n")
+        saved = await desk.checkpoints.save("one")
+        assert saved.skipped == (".env",)
+        assert "1 file" in await desk.text("commit", message="all")
+        assert desk.git("show", "HEAD:.env") == "KEY=secret\n"
+        await desk.tool.aclose()
 
 
 def test_modules_come_after_what_they_import() -> None:
