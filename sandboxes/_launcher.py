@@ -145,7 +145,7 @@ def _become(config: dict[str, Any], argv: list[str], supervisor: int) -> NoRetur
         # The interpreter ignores these; an ignored signal would stay ignored in the program.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execvp(argv[0], argv)
+        os.execvpe(argv[0], argv, _environment(config.get("environment")))
     except OSError as error:
         os.write(2, f"launcher: {argv[0]}: {error}\n".encode())
     os._exit(127)
@@ -161,6 +161,15 @@ def _new_process_group() -> int:
         os._exit(0)
     os.setpgid(leader, leader)  # Possible until it is waited for.
     return leader
+
+
+def _environment(descriptor: int | None) -> dict[bytes, bytes]:
+    """Return the program's environment: what an inherited descriptor holds, or this process's own."""
+    if descriptor is None:
+        return dict(os.environb)
+    with open(descriptor, "rb") as file:
+        entries = file.read().split(b"\0")
+    return dict(entry.split(b"=", 1) for entry in entries if entry)
 
 
 def _supervise(child: int) -> NoReturn:

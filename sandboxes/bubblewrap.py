@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.environment import environment_descriptor, memory_file
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, service_sockets, shown_paths
 from dsv4agent.sandboxes.private_network import PrivateNetwork
@@ -73,17 +74,19 @@ class BubblewrapSandbox(CagedSandbox):
     def _home_and_temporary(self) -> tuple[str, str]:
         return "/tmp/home", "/tmp"
 
-    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
-        descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-        os.write(descriptor, self._filter)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        arguments = ("--seccomp", str(descriptor), "--chdir", cwd, "--", *argv)
+    def _command(
+        self, argv: Sequence[str], cwd: str, environment: Mapping[str, str], *, repositories: bool
+    ) -> CagedCommand:
+        variables = [part for item in environment.items() for part in ("--setenv", *item)]
+        given = environment_descriptor(["--clearenv", *variables])
+        filter_ = memory_file("seccomp", self._filter)
+        arguments = ("--args", str(given), "--seccomp", str(filter_), "--chdir", cwd, "--", *argv)
         # A service that ended took its socket along; a mount over nothing would fail.
         gone = [path for path in self._sockets if not os.path.lexists(path)]
         if gone:
             self._sockets = [path for path in self._sockets if path not in gone]
             self._work_out_mounts()
-        return CagedCommand((*self._mounts[repositories], *arguments), (descriptor,))
+        return CagedCommand((*self._mounts[repositories], *arguments), pass_fds=(given, filter_))
 
     def _renew(self) -> None:
         self._work_out_mounts()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -17,7 +17,7 @@ import anyio
 
 from dsv4agent.sandboxes.cgroups import ControlGroup
 from dsv4agent.sandboxes.enforcement import Facts, asked_for, assess
-from dsv4agent.sandboxes.environment import scrubbed_environment
+from dsv4agent.sandboxes.environment import MACHINERY_ENVIRONMENT, scrubbed_environment
 from dsv4agent.sandboxes.errors import SandboxClosed, SandboxError, SandboxUnavailable
 from dsv4agent.sandboxes.file_client import FileClient, server_argv
 from dsv4agent.sandboxes.gate import Gate
@@ -46,11 +46,13 @@ class CagedCommand:
 
     Attributes:
         argv: The whole command line, cage included.
+        env: The environment of the cage's own programs, which run outside of it: nothing of a caller's.
         pass_fds: Descriptors that it needs; closed once it started.
         token: What identifies the program to its cage, if the cage needs that.
     """
 
     argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=lambda: dict(MACHINERY_ENVIRONMENT))
     pass_fds: tuple[int, ...] = ()
     token: str = ""
 
@@ -162,8 +164,10 @@ class CagedSandbox(ABC):
         """
 
     @abstractmethod
-    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
-        """Return the command line that runs `argv` in `cwd` inside the cage."""
+    def _command(
+        self, argv: Sequence[str], cwd: str, environment: Mapping[str, str], *, repositories: bool
+    ) -> CagedCommand:
+        """Return the command line that runs `argv` in `cwd` with `environment` inside the cage."""
 
     def _assess(self, facts: Facts) -> EnforcementReport:
         """Judge what was found.
@@ -293,7 +297,8 @@ class CagedSandbox(ABC):
         if self._group is not None:
             self._group.close()
         # Left behind rather than raised: a program may have made folders that cannot be removed.
-        shutil.rmtree(self._base, ignore_errors=True)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_remove, self._base)
 
     async def __aenter__(self) -> Self:
         return self
@@ -334,9 +339,14 @@ class CagedSandbox(ABC):
         self._require_open()
         last = CONTROL_CHANNEL if control else ""
         prefix = shell_prefix(self._policy.limits, user=self._user_processes, then=last)
-        command = self._command((*prefix, *argv), cwd or self._policy.workspace, repositories=repositories)
+        command = self._command(
+            (*prefix, *argv),
+            cwd or self._policy.workspace,
+            self._environment(env),
+            repositories=repositories,
+        )
         try:
-            process = self._process(command, self._environment(env))
+            process = self._process(command, control=control)
         finally:
             for descriptor in command.pass_fds:
                 os.close(descriptor)
@@ -345,14 +355,15 @@ class CagedSandbox(ABC):
             self._watch.add(process)
         return process
 
-    def _process(self, command: CagedCommand, environment: Mapping[str, str]) -> PipeProcess:
+    def _process(self, command: CagedCommand, *, control: bool) -> PipeProcess:
         group = () if self._group is None else self._group.prefix
         return PipeProcess.start(
             (*group, *command.argv),
-            env=environment,
+            env=command.env,
             pass_fds=command.pass_fds,
             machinery=self.machinery,
             judge=self._limit_behind,
+            control=control,
         )
 
     async def _start_server(self) -> PipeProcess:
@@ -403,6 +414,12 @@ class CagedSandbox(ABC):
             own_pids=found["namespaces"]["pid"] != os.readlink("/proc/self/ns/pid"),
             secrets=tuple(sorted(os.environ.keys() & set(found["environment"]) - allowed)),
         )
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder by the one program that no depth of folders defeats."""
+    argv = ["rm", "-rf", "--one-file-system", "--", folder]
+    subprocess.run(argv, stderr=subprocess.DEVNULL, env=MACHINERY_ENVIRONMENT)
 
 
 def _same_as_host(found: Mapping[str, Sequence[int]]) -> tuple[str, ...]:

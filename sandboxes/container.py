@@ -18,7 +18,7 @@ from dsv4agent.sandboxes.container_process import ContainerProcess
 from dsv4agent.sandboxes.environment import scrubbed_environment
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.gate import Gate
-from dsv4agent.sandboxes.landlock import LAUNCHER
+from dsv4agent.sandboxes.landlock import LAUNCHER_SOURCE
 from dsv4agent.sandboxes.limits import human_size
 from dsv4agent.sandboxes.masking import is_below
 from dsv4agent.sandboxes.pipes import PipeProcess
@@ -152,21 +152,30 @@ class ContainerSandbox(CagedSandbox):
             raise SandboxUnavailable(f"the container does not start: {text}; {self.remedy()}")
         self._containers[repositories] = (name, process)
 
-    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
+    def _command(
+        self, argv: Sequence[str], cwd: str, environment: Mapping[str, str], *, repositories: bool
+    ) -> CagedCommand:
         name, _ = self._containers[repositories]
         token = os.urandom(16).hex()
         config = json.dumps({"landlock": None, "seccomp": self._filter, "cwd": cwd, "token": token})
-        supervisor = (self.server_python, "-I", "-S", "-c", LAUNCHER.read_text(), config)
-        return CagedCommand((self._engine, "exec", "-i", name, *supervisor, *argv), token=token)
-
-    def _process(self, command: CagedCommand, environment: Mapping[str, str]) -> PipeProcess:
-        engine, verb, flag, name, *rest = command.argv
-        # Values stay off the command line, which others can see, unless the engine needs the name itself.
-        given = [f"{key}={value}" if key in os.environ else key for key, value in environment.items()]
+        supervisor = (self.server_python, "-I", "-S", "-c", LAUNCHER_SOURCE, config)
+        # Values stay off the command line, which others can see, unless they mean something to the engine.
+        plain = {
+            key: value
+            for key, value in environment.items()
+            if key not in os.environ and not key.startswith("LD_")
+        }
+        given = [key if key in plain else f"{key}={value}" for key, value in environment.items()]
         variables = [part for variable in given for part in ("--env", variable)]
+        engine = (self._engine, "exec", "-i", *variables, name)
+        return CagedCommand((*engine, *supervisor, *argv), env={**plain, **os.environ}, token=token)
+
+    def _process(self, command: CagedCommand, *, control: bool) -> PipeProcess:
+        engine = command.argv[0]
+        name = command.argv[command.argv.index(self.server_python) - 1]
         return ContainerProcess.start_in(
-            (engine, verb, flag, *variables, name, *rest),
-            env={**environment, **os.environ},
+            command.argv,
+            env=command.env,
             judge=self._limit_behind,
             ended_by_memory=lambda: self._ended_by_memory(name),
             killer=(engine, "exec", name, self.server_python, "-I", "-S"),

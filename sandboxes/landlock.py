@@ -6,17 +6,20 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dsv4agent.sandboxes._launcher import landlock_abi
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
+from dsv4agent.sandboxes.environment import environment_descriptor
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, shown_paths
 from dsv4agent.sandboxes.protocol import NetworkMode
 from dsv4agent.sandboxes.seccomp import seccomp_filter
 
-LAUNCHER = Path(__file__).with_name("_launcher.py")
+LAUNCHER_SOURCE = Path(__file__).with_name("_launcher.py").read_text(encoding="utf-8")
+"""Read once: the file may lie in a workspace, whose programs could change it before it runs outside."""
+_PYTHON = os.path.realpath(sys.executable)
 _ABI_OF_SIGNALS = 6
 LEAST_ABI = 3
 """Below it files outside the workspace could still be truncated."""
@@ -94,13 +97,22 @@ class LandlockSandbox(CagedSandbox):
         """Say how to get it."""
         return "use Linux 6.2 or later with `landlock` in the `lsm=` list of the kernel's command line"
 
-    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
-        return launcher_command({**self._config, "cwd": cwd}, argv)
+    def _command(
+        self, argv: Sequence[str], cwd: str, environment: Mapping[str, str], *, repositories: bool
+    ) -> CagedCommand:
+        return launcher_command({**self._config, "cwd": cwd}, argv, environment)
 
 
-def launcher_command(config: dict[str, object], argv: Sequence[str]) -> CagedCommand:
-    """Return the command line of the supervisor for a program."""
-    return CagedCommand((sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(config), *argv))
+def launcher_command(
+    config: dict[str, object], argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> CagedCommand:
+    """Return the command line of the supervisor for a program; without an environment it gets ours."""
+    descriptors: tuple[int, ...] = ()
+    if environment is not None:
+        given = environment_descriptor(f"{name}={value}" for name, value in environment.items())
+        config, descriptors = {**config, "environment": given}, (given,)
+    supervisor = (_PYTHON, "-I", "-S", "-c", LAUNCHER_SOURCE, json.dumps(config))
+    return CagedCommand((*supervisor, *argv), pass_fds=descriptors)
 
 
 def _readable(folder: str, hidden: set[str]) -> Iterator[str]:

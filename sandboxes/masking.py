@@ -78,7 +78,8 @@ def resolved_policy(policy: Policy) -> Policy:
     return replace(
         policy,
         workspace=folders[0],
-        writable=tuple(folders[1:]),
+        # One in another would give a program that moves its parent a way to where the path then leads.
+        writable=tuple(path for path in _outermost(folders) if path != folders[0]),
         masked=tuple(os.path.realpath(path) for path in policy.masked),
         readable=tuple(os.path.realpath(path) for path in policy.readable),
     )

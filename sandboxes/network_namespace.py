@@ -14,7 +14,9 @@ from typing import Self
 
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 
-_MAKER = Path(__file__).with_name("_network_namespace.py")
+_MAKER = Path(__file__).with_name("_network_namespace.py").read_text(encoding="utf-8")
+# Both as they are now: they may lie in a workspace, whose programs could change what runs outside later.
+_PYTHON = os.path.realpath(sys.executable)
 _PATIENCE = 10.0
 """Seconds that making the namespaces may take."""
 
@@ -48,7 +50,7 @@ class NetworkNamespace:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             ours.settimeout(_PATIENCE)
-            argv = [sys.executable, "-I", "-S", str(_MAKER), str(theirs.fileno()), str(int(listen))]
+            argv = [_PYTHON, "-I", "-S", "-c", _MAKER, str(theirs.fileno()), str(int(listen))]
             maker = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
@@ -70,6 +71,11 @@ class Pipe:
             os.close(self._descriptor)
 
 
+def _sockets() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
 class PipeProcess:
     """A process started by `PipeProcess.start`; implements the `Process` protocol."""
 
@@ -96,6 +102,7 @@ class PipeProcess:
         pass_fds: Sequence[int] = (),
         machinery: int,
         judge: Callable[[int], str | None],
+        control: bool = False,
     ) -> Self:
         """Start a program in a session of its own with three pipes and no other descriptor than `pass_fds`.
 
@@ -105,12 +112,14 @@ class PipeProcess:
             pass_fds: Descriptors to hand on.
             machinery: How many levels of processes belong to the sandbox and must not get the polite signal.
             judge: Tells from an exit code whether a resource limit was met, and which.
+            control: Whether requests and marks go over input and the second channel: these are sockets then,
+                which, unlike pipes, nothing that the program starts can open again through /proc.
         """
         inner: list[int] = []
         outer: list[int] = []
         try:
-            for reading in (False, True, True):
-                read_end, write_end = os.pipe()
+            for number, reading in enumerate((False, True, True)):
+                read_end, write_end = _sockets() if control and number != 1 else os.pipe()
                 outer.append(read_end if reading else write_end)
                 inner.append(write_end if reading else read_end)
             child = subprocess.Popen(

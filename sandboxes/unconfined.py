@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dsv4agent.sandboxes.caged import WATCHED, CagedCommand, CagedSandbox
 from dsv4agent.sandboxes.enforcement import Facts
@@ -59,5 +59,7 @@ class UnconfinedSandbox(CagedSandbox):
     def _home_and_temporary(self) -> tuple[str, str]:
         return os.path.expanduser("~"), self._scratch
 
-    def _command(self, argv: Sequence[str], cwd: str, *, repositories: bool) -> CagedCommand:
-        return launcher_command({"landlock": None, "seccomp": None, "cwd": cwd}, argv)
+    def _command(
+        self, argv: Sequence[str], cwd: str, environment: Mapping[str, str], *, repositories: bool
+    ) -> CagedCommand:
+        return launcher_command({"landlock": None, "seccomp": None, "cwd": cwd}, argv, environment)
