@@ -292,7 +292,10 @@ quietly(subprocess.run, ["bash", secret])
         _env_file_later,
         needs="secrets",
         policy=_with_env_files,
-        exempt={"landlock": "its rules are made when the sandbox opens, and only allow"},
+        exempt={
+            "bubblewrap": "files are hidden that were there when the sandbox opened; later ones may be its own",
+            "landlock": "its rules are made when the sandbox opens, and only allow",
+        },
         opens_uncaged=True,
     ),
     Attack(

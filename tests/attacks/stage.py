@@ -117,8 +117,10 @@ class HostView:
     cage: int = 0
 
     def descriptors(self) -> list[str]:
-        """Return what its descriptors lead to."""
-        return _links(f"/proc/{self.pid}/fd")
+        """Return what its descriptors lead to, but for the channels that every program is given."""
+        folder = f"/proc/{self.pid}/fd"
+        given = {_link(f"{folder}/{number}") for number in (0, 3)}
+        return [link for link in _links(folder) if link not in given]
 
     def namespaces(self) -> dict[str, str]:
         """Return its namespaces by kind."""
