@@ -67,6 +67,7 @@ class Agent(Generic[Deps]):
         tools: Sequence[ToolSource] | None = None,
         profile: Profile | Literal["minimal", "full", "research"] = Profile.MINIMAL,
         ask: Ask | None = None,
+        checkpoints: bool | None = None,
         instructions: str = PERSONA,
         mode: str | None = None,
         temperature: float | None = None,
@@ -83,6 +84,8 @@ class Agent(Generic[Deps]):
                 is a shell and a file editor; `full` adds background jobs, patches, searches, git with
                 checkpoints, a plan, notes and the web; `research` is the web, a browser and an interpreter.
             ask: Puts a question of the model to the user, for the profiles that have `ask_user`.
+            checkpoints: Whether the files are saved before and after each step, so that `Session.rewind` and
+                `Session.restore` can take them back; None means for all profiles but `minimal`.
             instructions: The system text.
             mode: `non-think`, `think-high` or `think-max`; None takes what the checkpoint recommends.
             temperature: None takes what the checkpoint recommends.
@@ -93,6 +96,7 @@ class Agent(Generic[Deps]):
         self._tools = tools
         self._profile = Profile(profile)
         self._ask = ask
+        self._checkpoints = self._profile is not Profile.MINIMAL if checkpoints is None else checkpoints
         self._functions: list[ToolFunction] = []
         self._instructions = instructions
         self._mode = mode
@@ -140,6 +144,7 @@ class Agent(Generic[Deps]):
             load=self.load,
             make_tools=lambda backend, place: self._make_tools(backend, place, deps),
             profile=self._profile.value if self._tools is None else CUSTOM,
+            checkpoints=self._checkpoints,
             instructions=self._instructions,
             mode=self._mode,
             temperature=self._temperature,

@@ -15,8 +15,9 @@ from dsv4agent.encoding.modes import THINK_MAX_WINDOW, ThinkingMode
 from dsv4agent.errors import CheckpointMismatch, UsageError
 from dsv4agent.run import Parts
 from dsv4agent.sandboxes import Policy, ProviderName, Sandbox, choose_sandbox
+from dsv4agent.saves import WorkspaceSaves
 from dsv4agent.toolbox import Toolbox
-from dsv4agent.tools import Profile, Tool
+from dsv4agent.tools import Checkpoints, Profile, Tool
 from dsv4agent.transcript import (
     Event,
     Header,
@@ -42,10 +43,12 @@ class Place:
     Attributes:
         folder: Its own folder, named by its id, outside the workspace.
         profile: Its set of tools.
+        checkpoints: Whether its steps save the files.
     """
 
     folder: Path
     profile: str
+    checkpoints: bool = False
 
     @property
     def session_id(self) -> str:
@@ -55,8 +58,12 @@ class Place:
     @property
     def writable(self) -> tuple[Path, ...]:
         """The folders of it that programs in the sandbox may write; all exist."""
-        own = (WORKTREES, CHECKPOINTS) if self.profile == Profile.FULL else ()
-        folders = tuple(self.folder / name for name in (SPILL, *own))
+        names = [SPILL]
+        if self.profile == Profile.FULL:
+            names.append(WORKTREES)
+        if self.profile == Profile.FULL or self.checkpoints:
+            names.append(CHECKPOINTS)
+        folders = tuple(self.folder / name for name in names)
         for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
         return folders
@@ -69,6 +76,7 @@ class Setup:
     load: Callable[[], Awaitable[Backend]]
     make_tools: Callable[[Backend, Place], Iterable[Tool]]
     profile: str
+    checkpoints: bool
     instructions: str
     mode: str | None
     temperature: float | None
@@ -91,16 +99,19 @@ async def assemble(stack: AsyncExitStack, setup: Setup) -> tuple[Parts, list[Eve
     backend = await setup.load()
     if transcript is not None:
         _check_model(transcript.header, backend)
-        place = Place(transcript.spill_dir.parent, transcript.header.profile)
+        place = Place(transcript.spill_dir.parent, transcript.header.profile, setup.checkpoints)
     else:
-        place = Place(_new_folder(stack), setup.profile)
+        place = Place(_new_folder(stack), setup.profile, setup.checkpoints)
     toolbox = Toolbox(setup.make_tools(backend, place))
     sandbox = await _open_sandbox(stack, setup, place)
     if transcript is None:
         header = _header(place, setup, backend, toolbox, sandbox)
         transcript = stack.enter_context(closing(Transcript.create(place.folder, header)))
     dialect = Dialect(transcript.header, backend.tokenizer, vocab_size=backend.vocab_size)
-    parts = Parts(transcript, backend, dialect, toolbox, sandbox)
+    saves = _saves(sandbox, place)
+    if saves is not None:
+        stack.push_async_callback(saves.aclose)
+    parts = Parts(transcript, backend, dialect, toolbox, sandbox, saves)
     stack.push_async_callback(parts.close_sequence)
     stack.push_async_callback(toolbox.aclose)
     return parts, _announce(parts, resumed=setup.resume is not None)
@@ -155,6 +166,13 @@ async def _open_sandbox(stack: AsyncExitStack, setup: Setup, place: Place) -> Sa
     own = map(str, place.writable)
     policy = replace(policy, workspace=str(setup.workspace), writable=(*policy.writable, *own))
     return await stack.enter_async_context(await choose_sandbox(policy, setup.sandbox))
+
+
+def _saves(sandbox: Sandbox, place: Place) -> WorkspaceSaves | None:
+    if not place.checkpoints:
+        return None
+    store = str(place.folder / CHECKPOINTS)
+    return WorkspaceSaves(Checkpoints(sandbox, place.session_id, store=store))
 
 
 def sandbox_summary(sandbox: Sandbox) -> dict[str, Any]:

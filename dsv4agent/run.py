@@ -22,11 +22,13 @@ from dsv4agent.dialect import Dialect
 from dsv4agent.errors import UsageError
 from dsv4agent.progress import Phase, Progress, read_progress
 from dsv4agent.sandboxes import Sandbox
+from dsv4agent.saves import WorkspaceSaves
 from dsv4agent.toolbox import Toolbox, failure
 from dsv4agent.tools import Status, ToolContext, ToolResult
 from dsv4agent.transcript import (
     Event,
     Rewound,
+    SessionWarning,
     StepFinished,
     StepStarted,
     StopReason,
@@ -55,6 +57,7 @@ class Parts:
     dialect: Dialect
     toolbox: Toolbox
     sandbox: Sandbox
+    saves: WorkspaceSaves | None = None
     sequence: BackendSequence | None = None
     _closed_usage: tuple[int, int] = (0, 0)
 
@@ -217,6 +220,8 @@ class Run:
         if call.problem is not None:
             await self.emit(_finished(step, call, call.problem))
             return None
+        if self.parts.saves is not None:
+            await self._tell(step, await self.parts.saves.before(step))
         work = self.parts.toolbox.call(call.name, call.arguments, self._context(step, call))
         result = await self._until_stopped(work)
         if result is not None:
@@ -235,6 +240,8 @@ class Run:
         step = progress.step
         usable = any(result.code not in _UNUSABLE for result in progress.finished.values())
         self._useless_turns = 0 if usable or not (turn.calls or turn.note) else self._useless_turns + 1
+        if self.parts.saves is not None:
+            await self._tell(step, await self.parts.saves.after(step))
         before, self._usage = self._usage, self.parts.usage()
         finished = StepFinished(
             step=step,
@@ -250,6 +257,10 @@ class Run:
         self._turn, self._sampled_in_step, self._seconds_in_step = None, 0, 0.0
         notes = [UserMessage(step=step + 1, text=turn.note, origin="runtime")] if turn.note else []
         await self.emit(finished, *notes)
+
+    async def _tell(self, step: int, trouble: str | None) -> None:
+        if trouble is not None:
+            await self.emit(SessionWarning(step=step, code="no_checkpoints", message=trouble))
 
     async def give_way(self) -> None:
         """Close the open step without running anything more, because the user has something to say."""

@@ -19,6 +19,7 @@ from dsv4agent.groups import single_error
 from dsv4agent.progress import Message, Phase, messages
 from dsv4agent.run import Parts, Run, cut_to_step
 from dsv4agent.sandboxes import Sandbox, SandboxError
+from dsv4agent.tools import Restored
 from dsv4agent.transcript import (
     Event,
     Parent,
@@ -181,18 +182,43 @@ class Session:
         else:
             self._unseen += parts.transcript.commit(message)
 
-    async def rewind(self, steps: int = 1) -> None:
+    async def rewind(self, steps: int = 1, *, files: bool = False) -> None:
         """Take back the last steps. What the user and the tools said before them is kept and read again.
 
-        Files are left as they are.
+        Args:
+            steps: How many.
+            files: Whether the agent's changes to files go back too (see `restore`); else these are left as
+                they are.
 
         Raises:
-            UsageError: A run goes on, or there are not that many steps.
+            UsageError: A run goes on, there are not that many steps, or the files cannot go back; nothing is
+                taken back then.
         """
         self._require_no_run()
-        if steps < 1:
-            raise UsageError(f"The number of steps must be positive, not {steps}.")
-        await self._parts.rewind(self._parts.progress.step - steps + 1)
+        if not 1 <= steps <= self._parts.progress.step:
+            raise UsageError(f"There are {self._parts.progress.step} steps; {steps} cannot be taken back.")
+        first = self._parts.progress.step - steps + 1
+        if files:
+            await self.restore(step=first)
+        await self._parts.rewind(first)
+
+    async def restore(self, *, step: int = 1) -> Restored | None:
+        """Take the agent's changes to files since before a step back; the conversation stays.
+
+        Files that the user changed are never touched. The state right before is saved first, so that this can
+        be undone.
+
+        Returns:
+            What was done; None if no step since then called a tool.
+
+        Raises:
+            UsageError: A run goes on, the session saves no files (`Agent(checkpoints=True)`), or they cannot
+                go back: HEAD moved, or the user changed the same files.
+        """
+        self._require_no_run()
+        if self._parts.saves is None:
+            raise UsageError("This session saves no files. Make the agent with checkpoints=True.")
+        return await self._parts.saves.restore(step)
 
     async def fork(self, *, at_step: int | None = None) -> Session:
         """Return a new session, to be entered, that begins with this one's transcript.

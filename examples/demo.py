@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shlex
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -20,7 +22,8 @@ import anyio
 from rich.console import Console
 from rich.syntax import Syntax
 
-from dsv4agent import Agent, Dsv4agentError, Limits, Policy, RunFinished, SandboxError, StepFinished
+from dsv4agent import Agent, Dsv4agentError, Limits, Policy, RunFinished, SandboxError, Session, StepFinished
+from dsv4agent.check import Check
 from dsv4agent.cli.changes import workspace_changes
 from dsv4agent.cli.views import TextView, safe
 from dsv4agent.sandboxes import Completed, choose_sandbox
@@ -28,6 +31,19 @@ from examples.train_mini.repository import Repository, make_repository, write
 
 TASK = "The tests fail. Find the bug and fix it."
 TESTS = ("python", "-B", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider")
+CHECK = Check(shlex.join(TESTS), seconds=60)
+SEED_STEP = 1_000_003
+"""Between the seeds of the attempts of one demo."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    model: str
+    seed: int
+    max_steps: int
+    attempts: int
 
 
 def main() -> int:
@@ -40,20 +56,22 @@ def main() -> int:
         "--pool", default="known", help="where the buggy function comes from: known, unseen, program"
     )
     parser.add_argument("--model", default="mini", help="bundled name or checkpoint folder")
-    parser.add_argument("--max-steps", type=int, default=20)
+    parser.add_argument("--max-steps", type=int, default=20, help="model turns of one attempt")
+    parser.add_argument("--attempts", type=int, default=3, help="a failed one is taken back first")
     arguments = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     console = Console()
     console.print(f"seed {seed} (make demo SEED={seed} repeats this run)", highlight=False)
     repository = make_repository(Random(f"demo:{seed}"), arguments.pool)
     try:
-        return anyio.run(demonstrate, console, repository, arguments.model, seed, arguments.max_steps)
+        options = Options(arguments.model, seed, arguments.max_steps, max(1, arguments.attempts))
+        return anyio.run(demonstrate, console, repository, options)
     except (Dsv4agentError, SandboxError) as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
 
 
-async def demonstrate(console: Console, repository: Repository, model: str, seed: int, max_steps: int) -> int:
+async def demonstrate(console: Console, repository: Repository, options: Options) -> int:
     """Show the failing tests, the agent at work, and the verdict."""
     with tempfile.TemporaryDirectory(prefix="dsv4agent-demo-") as place:
         # The workspace goes away with this folder, and so does the session that worked in it.
@@ -68,7 +86,7 @@ async def demonstrate(console: Console, repository: Repository, model: str, seed
             console.print("The generated tests pass already; this seed makes no demo.")
             return 1
         console.rule("the agent")
-        diff = await repair(console, folder, model, seed, max_steps)
+        diff = await repair(console, folder, options)
         console.rule("the verdict, from a fresh copy in a fresh sandbox")
         touched = [path for path in repository.test_paths if text_of(folder / path) != repository.files[path]]
         copy = Path(place) / "verdict" / folder.name
@@ -83,27 +101,43 @@ async def demonstrate(console: Console, repository: Repository, model: str, seed
         return verdict(console, after.exit_code == 0, touched)
 
 
-async def repair(console: Console, folder: Path, model: str, seed: int, max_steps: int) -> str:
-    """Let the agent work, show what it does, and return the diff of the workspace."""
+async def repair(console: Console, folder: Path, options: Options) -> str:
+    """Let the agent work, show what it does, and return the diff of the workspace.
+
+    A try whose tests stay red is taken back, and the next one draws other tokens.
+    """
+    limits = Limits(steps=options.max_steps)
+    async with Agent[None](options.model, limits=limits, checkpoints=True) as agent:
+        for number in range(1, options.attempts + 1):
+            if number > 1:
+                console.rule(f"the tests still fail; its changes were taken back: attempt {number}")
+            async with agent.session(folder, seed=options.seed + (number - 1) * SEED_STEP) as session:
+                await work(console, session)
+                passed = (await CHECK.run(session.sandbox)).exit_code == 0
+                if passed or number == options.attempts:
+                    break
+                await session.restore()
+        # Of the last attempt, whatever became of it.
+        async with await choose_sandbox(Policy(workspace=str(folder))) as sandbox:
+            changes = await workspace_changes(sandbox)
+    return changes.diff if changes is not None else ""
+
+
+async def work(console: Console, session: Session) -> None:
+    """Run the task in a session and show it."""
     view = TextView(console)
     seconds, sampled = 0.0, 0
-    async with (
-        Agent[None](model, limits=Limits(steps=max_steps)) as agent,
-        agent.session(folder, seed=seed) as session,
-    ):
-        async for event in session.run(TASK):
-            view.show(event)
-            if isinstance(event, StepFinished):
-                seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
-            elif isinstance(event, RunFinished):
-                console.print(
-                    f"{event.steps} steps in {event.seconds:.1f} s; {event.sampled_tokens} tokens sampled at "
-                    f"{sampled / max(seconds, 1e-9):.0f} a second, {event.computed_tokens} computed, "
-                    f"{event.reused_tokens} reused",
-                    highlight=False,
-                )
-        changes = await workspace_changes(session.sandbox)
-    return changes.diff if changes is not None else ""
+    async for event in session.run(TASK):
+        view.show(event)
+        if isinstance(event, StepFinished):
+            seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
+        elif isinstance(event, RunFinished):
+            console.print(
+                f"{event.steps} steps in {event.seconds:.1f} s; {event.sampled_tokens} tokens sampled at "
+                f"{sampled / max(seconds, 1e-9):.0f} a second, {event.computed_tokens} computed, "
+                f"{event.reused_tokens} reused",
+                highlight=False,
+            )
 
 
 async def run_tests(folder: Path) -> Completed:

@@ -19,7 +19,7 @@ from dsv4agent.transcript import StopReason
 
 
 class ExitCode(IntEnum):
-    """Exit codes; the session is stored and can be resumed after all of 1, 6 and 130."""
+    """Exit codes; the session is stored and can be resumed after all of 1, 6, 7 and 130."""
 
     OK = 0
     NOT_FINISHED = 1
@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     MODEL = 4
     SESSION = 5
     RUN_FAILED = 6
+    CHECK_FAILED = 7
     INTERRUPTED = 128 + signal.SIGINT
 
 

@@ -64,11 +64,19 @@ def run_command(
     temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.001, max=1.0)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Repeat a run. Default: drawn, and stored.")] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Shell command, run in the sandbox, whose success means done.")
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(min=1, max=20, help="Take a failed try back and try again, so often in all.")
+    ] = 1,
     json: JsonOption = False,
 ) -> None:
     """Give the agent a task in a repository."""
     from dsv4agent.cli.work import Order, parse_network, work
 
+    if attempts > 1 and check is None:
+        raise typer.BadParameter("several attempts need --check, which says when to stop")
     order = Order(
         model=model,
         repo=repo,
@@ -83,6 +91,8 @@ def run_command(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        check=check,
+        attempts=attempts,
         json=json,
     )
     _exit(anyio.run(work, order))

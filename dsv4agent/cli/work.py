@@ -18,17 +18,20 @@ from rich.syntax import Syntax
 
 from dsv4agent.agent import Agent
 from dsv4agent.budgets import Limits
+from dsv4agent.check import Check
 from dsv4agent.cli.asking import terminal_ask
 from dsv4agent.cli.changes import Changes, workspace_changes
 from dsv4agent.cli.exits import ExitCode, code_of_stop
 from dsv4agent.cli.views import JsonView, TextView, safe
 from dsv4agent.errors import BackendError
 from dsv4agent.groups import single_error
-from dsv4agent.sandboxes import Network, NetworkMode, Policy, ProviderName
+from dsv4agent.sandboxes import Completed, Network, NetworkMode, Policy, ProviderName
 from dsv4agent.session import Session
-from dsv4agent.transcript import RunFinished, StepFinished
+from dsv4agent.transcript import RunFinished, StepFinished, StopReason
 
 _NO_NETWORK = Network()
+_CHECK_SHOWN = 4000
+"""Characters from the end of a failed check's output."""
 
 ProfileName = Literal["minimal", "full", "research"]
 
@@ -51,6 +54,8 @@ class Order:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    check: str | None = None
+    attempts: int = 1
     json: bool = False
 
 
@@ -107,41 +112,74 @@ async def _work(order: Order, watch: _SignalWatch) -> ExitCode:
         order.model,
         profile=order.profile,
         ask=None if order.json else terminal_ask(console),
+        # What a failed attempt changed has to go back before the next.
+        checkpoints=True if order.attempts > 1 else None,
         mode=order.mode,
         temperature=order.temperature,
         top_p=order.top_p,
     )
+    async with agent:
+        for number in range(1, order.attempts + 1):
+            code = await _attempt(agent, order, watch, console, number)
+            if code is not ExitCode.CHECK_FAILED:
+                return code
+    return ExitCode.CHECK_FAILED
+
+
+async def _attempt(
+    agent: Agent[None], order: Order, watch: _SignalWatch, console: Console, number: int
+) -> ExitCode:
+    """Work in a session of its own, and check; take the changes back if that fails and attempts are left."""
     view = JsonView() if order.json else TextView(console)
     finished: RunFinished | None = None
     seconds, sampled = 0.0, 0
-    async with agent:
-        backend = await agent.load()
-        limits = Limits(
-            steps=order.max_steps or backend.defaults.max_steps,
-            new_tokens=order.max_tokens,
-            seconds=order.timeout,
-        )
-        # A resumed session works where it began, whatever is said of the workspace here.
-        policy = Policy(workspace=str(order.repo.resolve()), network=order.network)
-        async with agent.session(
-            order.repo, sandbox=order.sandbox, policy=policy, resume=order.resume, seed=order.seed
-        ) as session:
-            watch.session = session
-            async with aclosing(session.run(order.task, limits=limits)) as events:
-                async for event in events:
-                    view.show(event)
-                    if isinstance(event, StepFinished):
-                        seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
-                    elif isinstance(event, RunFinished):
-                        finished = event
-            if finished is None:
-                raise BackendError(f"The run of session {session.id} ended without a result. Resume it.")
-            if not order.json:
-                changes = await workspace_changes(session.sandbox)
-                _summarize(console, session.id, finished, changes, sampled / seconds if seconds else 0.0)
-            elif finished.stop_reason != "finished":
-                sys.stderr.write(f"To go on: dsv4agent resume {session.id}\n")
-    return code_of_stop(finished.stop_reason)
+    backend = await agent.load()
+    limits = Limits(
+        steps=order.max_steps or backend.defaults.max_steps,
+        new_tokens=order.max_tokens,
+        seconds=order.timeout,
+    )
+    # A resumed session works where it began, whatever is said of the workspace here.
+    policy = Policy(workspace=str(order.repo.resolve()), network=order.network)
+    seed = None if order.seed is None else order.seed + number - 1
+    async with agent.session(
+        order.repo, sandbox=order.sandbox, policy=policy, resume=order.resume, seed=seed
+    ) as session:
+        watch.session = session
+        async with aclosing(session.run(order.task, limits=limits)) as events:
+            async for event in events:
+                view.show(event)
+                if isinstance(event, StepFinished):
+                    seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
+                elif isinstance(event, RunFinished):
+                    finished = event
+        if finished is None:
+            raise BackendError(f"The run of session {session.id} ended without a result. Resume it.")
+        code = code_of_stop(finished.stop_reason)
+        checked = await _checked(order, session, finished)
+        if not order.json:
+            changes = await workspace_changes(session.sandbox)
+            _summarize(console, session.id, finished, changes, sampled / seconds if seconds else 0.0)
+        elif finished.stop_reason != "finished":
+            sys.stderr.write(f"To go on: dsv4agent resume {session.id}\n")
+        if checked is None:
+            return code
+        if checked.exit_code == 0:
+            sys.stderr.write("The check passed.\n")
+            return ExitCode.OK
+        said = safe((checked.stdout + checked.stderr).decode("utf-8", "replace")[-_CHECK_SHOWN:].rstrip())
+        sys.stderr.write(f"{said}\nThe check failed (exit code {checked.exit_code}).\n")
+        if number < order.attempts:
+            await session.restore()
+            sys.stderr.write(f"Its changes were taken back; attempt {number + 1} of {order.attempts}.\n")
+        return ExitCode.CHECK_FAILED
+
+
+async def _checked(order: Order, session: Session, finished: RunFinished) -> Completed | None:
+    """Run the check, if there is one and the run was not stopped by the user."""
+    if order.check is None or finished.stop_reason in {StopReason.INTERRUPTED, StopReason.ERROR}:
+        return None
+    return await Check(order.check).run(session.sandbox)
 
 
 def _summarize(
