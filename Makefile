@@ -27,6 +27,7 @@ check: $(STAMP)
 
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m dsv4agent.engine.bench --model dsv4agent/assets/mini
+	$(BIN)/python -m dsv4agent.tools.bench
 
 setup-system:
 	@sh .ci/setup-system --browser

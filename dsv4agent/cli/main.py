@@ -23,7 +23,7 @@ sessions_app = typer.Typer(help="Stored sessions.", no_args_is_help=True, rich_m
 app.add_typer(sessions_app, name="sessions")
 
 SandboxOption = Annotated[
-    Literal["auto", "bubblewrap", "landlock", "none"],
+    Literal["auto", "bubblewrap", "landlock", "container", "none"],
     typer.Option(
         help="How commands are confined; auto takes the strongest that works, none confines nothing."
     ),
