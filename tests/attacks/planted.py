@@ -258,6 +258,5 @@ wait()
         "Rewrites the interpreter of the running product where that lies in the workspace.",
         "",
         _rewritten_interpreter,
-        opens_uncaged=True,
     ),
 )
