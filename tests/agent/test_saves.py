@@ -74,7 +74,7 @@ async def test_a_workspace_without_git_has_checkpoints_too(workspace: Path) -> N
 
 
 async def test_what_cannot_be_saved_is_said_once(repository: Path) -> None:
-    subprocess.run(("git", "-C", str(repository), "config", "extensions.unknownOne", "1"), check=True)
+    git(repository, "config", "extensions.unknownOne", "1")
     turns = [writes("a.txt", "two"), writes("b.txt", "new"), says("done")]
     async with Agent[None](ScriptedBackend(turns), checkpoints=True).session(repository) as session:
         events = await collect(session, "go")
