@@ -1,7 +1,7 @@
 """The Triton kernels of `sinkhorn.py`. One program handles BLOCK matrices, each held whole in registers."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingImports=false
 # pyright: reportUnknownArgumentType=false, reportMissingParameterType=false, reportUnknownParameterType=false
-# pyright: reportUntypedFunctionDecorator=false
+# pyright: reportUntypedFunctionDecorator=false, reportCallIssue=false, reportArgumentType=false
 # Triton is an optional, untyped dependency, and its language is not Python to a type checker.
 
 import triton

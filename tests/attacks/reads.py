@@ -293,7 +293,7 @@ quietly(subprocess.run, ["bash", secret])
         needs="secrets",
         policy=_with_env_files,
         exempt={
-            "bubblewrap": "files are hidden that were there at the opening; later ones may be the programs' own",
+            "bubblewrap": "files are hidden that were there at opening; later ones may be the programs' own",
             "landlock": "its rules are made when the sandbox opens, and only allow",
         },
         opens_uncaged=True,
