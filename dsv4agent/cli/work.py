@@ -23,9 +23,9 @@ from dsv4agent.cli.asking import terminal_ask
 from dsv4agent.cli.changes import Changes, workspace_changes
 from dsv4agent.cli.exits import ExitCode, code_of_stop
 from dsv4agent.cli.views import JsonView, TextView, safe
-from dsv4agent.errors import BackendError
+from dsv4agent.errors import BackendError, UsageError
 from dsv4agent.groups import single_error
-from dsv4agent.sandboxes import Completed, Network, NetworkMode, Policy, ProviderName
+from dsv4agent.sandboxes import Completed, Gate, Network, NetworkMode, Policy, ProviderName, SandboxError
 from dsv4agent.session import Session
 from dsv4agent.transcript import RunFinished, StepFinished, StopReason
 
@@ -60,10 +60,19 @@ class Order:
 
 
 def parse_network(text: str) -> Network:
-    """Return the network policy that an option means: `off`, `on`, or hosts separated by commas."""
+    """Return the network policy that an option means: `off`, `on`, or hosts separated by commas.
+
+    Raises:
+        UsageError: A host cannot be meant.
+    """
     if text in {"off", "on"}:
         return Network(NetworkMode(text))
-    return Network.only(*(host.strip() for host in text.split(",") if host.strip()))
+    network = Network.only(*(host.strip() for host in text.split(",") if host.strip()))
+    try:
+        Gate(network)
+    except SandboxError as error:
+        raise UsageError(f"--network: {error}") from error
+    return network
 
 
 async def work(order: Order) -> ExitCode:

@@ -212,3 +212,33 @@ def test_the_doctor_tries_and_tells() -> None:
     for finding in findings.values():
         assert finding["ok"] or finding["remedy"]
     assert result.returncode == (0 if all(row["ok"] for row in findings.values() if row["needed"]) else 4)
+
+
+def test_a_failed_check_is_taken_back_and_tried_again(model: str, workspace: Path) -> None:
+    options = ("--repo", str(workspace), "--model", model, "--max-tokens", "20", "--seed", "5")
+    marker = workspace / "tries"
+    # The check itself counts; what it wrote stays, because no agent's step did.
+    check = f"echo x >> {marker}; test $(wc -l < {marker}) = 2"
+    done = dsv4agent("run", *options, "--check", check, "--attempts", "3", "go", code=0)
+    assert "The check failed (exit code 1)." in done.stderr and "attempt 2 of 3" in done.stderr
+    assert done.stderr.rstrip().endswith("The check passed.")
+    assert marker.read_text() == "x\nx\n"
+    failed = dsv4agent("run", *options, "--check", "echo so it is; exit 3", "go", code=7)
+    assert "so it is\nThe check failed (exit code 3)." in failed.stderr
+    refused = dsv4agent("run", *options, "--attempts", "2", "go", code=2)
+    assert "--check" in refused.stderr
+
+
+def test_profile_and_network_reach_the_session(model: str, workspace: Path) -> None:
+    options = ("--repo", str(workspace), "--model", model, "--max-tokens", "5", "--json")
+    first = dsv4agent(
+        "run", *options, "--profile", "full", "--network", "example.org,*.example.com", "go", code=1
+    )
+    started = events_of(first.stdout)[0]
+    tools, sandbox = started["tools"], started["sandbox"]
+    assert isinstance(tools, tuple) and "git" in tools and "web_fetch" in tools
+    assert isinstance(sandbox, dict)
+    if sandbox["provider"] == "bubblewrap":
+        assert "network: only example.org, *.example.com, through the proxy" in sandbox["notes"]
+    wrong = dsv4agent("run", *options, "--network", "http://example.org/", "go", code=2)
+    assert "write a host name, not a URL" in wrong.stderr
