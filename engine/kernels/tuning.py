@@ -1,0 +1,140 @@
+"""Tile sizes of the kernels, per shape.
+
+Two kinds of numbers stand here. `splits` of a sum decide bits: they are functions of the shape of the weights
+and must never depend on the number of rows. Everything else (rows and tokens of a tile, warps, stages) decides
+speed only. Values that no measurement has chosen are marked so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsv4agent.engine.kernels.launch import ceil_div
+
+BLOCK = 128
+"""Inner columns of one step of every product: the block of the FP8 scales."""
+TILE_ROWS = 64
+"""Rows of weights that are stored together; the smallest tile of the matrix units of a warpgroup."""
+MULTIPROCESSORS = 132
+"""Of an H200."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The work of one program.
+
+    Attributes:
+        rows: Of weights.
+        tokens: Columns of the product.
+        warps: A multiple of 4 where the product should run on warpgroups.
+        stages: Depth of the software pipeline.
+    """
+
+    rows: int
+    tokens: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """How a linear of one shape is computed.
+
+    Attributes:
+        splits: Parts of the inner dimension whose sums are added in order. Decides bits.
+        skinny: Tile for at most `skinny_tokens` rows, one program per part.
+        wide: Tile for more; a program goes through all parts.
+        skinny_tokens: Where the forms change.
+    """
+
+    splits: int
+    skinny: Tile
+    wide: Tile
+    skinny_tokens: int = 64
+
+
+_LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
+"""Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
+
+
+def linear_plan(n: int, k: int) -> LinearPlan:
+    """Return the plan for weights [n, k]."""
+    return _LINEAR_PLANS.get((n, k)) or LinearPlan(
+        splits=linear_splits(n, k),
+        skinny=Tile(rows=64, tokens=16, warps=4, stages=5),
+        wide=Tile(rows=128, tokens=64, warps=8, stages=4),
+    )
+
+
+def linear_splits(n: int, k: int) -> int:
+    """Return enough parts for two programs per multiprocessor, each of at least four steps where it can be."""
+    tiles, steps = ceil_div(n, TILE_ROWS), ceil_div(k, BLOCK)
+    splits = 1
+    while tiles * splits < 2 * MULTIPROCESSORS and splits < 16 and steps >= 8 * splits:
+        splits *= 2
+    return splits
+
+
+def skinny_tile(plan: LinearPlan, m: int) -> Tile:
+    """Return the tile of the skinny form for m rows: no wider than they need."""
+    tokens = plan.skinny.tokens
+    while tokens < min(m, plan.skinny_tokens):
+        tokens *= 2
+    return Tile(plan.skinny.rows, tokens, plan.skinny.warps, plan.skinny.stages)
+
+
+@dataclass(frozen=True)
+class ExpertPlan:
+    """How the routed experts are computed; nothing here decides bits.
+
+    Attributes:
+        decode_tokens: Up to here, every pair of token and expert has a program, and the first of an expert
+            works for all.
+        decode: Warps and stages then; the tile is as wide as the tokens need, and never less than
+            `decode.tokens`.
+        grouped: Tile for more tokens, sorted by expert.
+    """
+
+    decode_tokens: int = 32
+    decode: Tile = Tile(rows=128, tokens=16, warps=4, stages=4)
+    grouped: Tile = Tile(rows=128, tokens=64, warps=4, stages=3)
+
+
+_EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
+
+
+def expert_plan(hidden: int, width: int) -> ExpertPlan:
+    """Return the plan for experts hidden -> width -> hidden."""
+    return _EXPERT_PLANS.get((hidden, width), ExpertPlan())
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How kernels over rows are launched: FP8 blocks per program, and warps."""
+
+    blocks: int = 8
+    warps: int = 4
+    norm_warps: int = 8
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """How hyper-connections are computed.
+
+    Attributes:
+        channels: Of every stream in one part of the product with the mixes. Decides bits.
+        skinny: Tokens, warps and stages when every part has a program.
+        wide: The same when one program goes through all parts.
+        skinny_tokens: Where the forms change.
+        finish_warps: Warps that turn the sums of one token into its row.
+    """
+
+    channels: int = 128
+    skinny: Tile = Tile(rows=128, tokens=16, warps=4, stages=2)
+    wide: Tile = Tile(rows=128, tokens=32, warps=4, stages=2)
+    skinny_tokens: int = 128
+    finish_warps: int = 8
+
+
+ROWS = RowPlan()
+STREAMS = StreamPlan()
