@@ -97,7 +97,7 @@ class ExpertPlan:
 
     decode_tokens: int = 32
     decode: Tile = Tile(rows=128, tokens=16, warps=4, stages=4)
-    grouped: Tile = Tile(rows=128, tokens=64, warps=4, stages=3)
+    grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
 
 
 _EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}

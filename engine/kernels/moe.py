@@ -1,0 +1,452 @@
+"""Routed experts, FP4 weights and FP8 activations, in two forms with the same bits.
+
+Official numerics: products of E2M1 and E4M3 summed by the matrix units over 32 inner columns, each sum times
+the row's scale in float32, four of them added, times the token's scale, added to the total; results rounded to
+bfloat16; SwiGLU and routing weight in float32, rounded to bfloat16, quantised per 128 channels; expert outputs
+added in float32 in ascending order of expert id, the shared expert last. E2M1 codes become E4M3 codes by
+moving bits: the same number times 2**-6, subnormals included.
+
+Few tokens: every pair of token and expert has a program per tile of rows; the first pair of an expert works
+for all tokens that chose it, the others leave. Many: pairs are sorted by expert and cut into tiles. A column
+of the product is computed alike in both.
+
+Needs the weights of the chosen experts once: Flash 13.4 MB each, 80 MB for one token (18.7 us at 4.3 TB/s: 12.4
+and 6.2 us for the two products), 590 MB for the 44 experts of 8 tokens (137 us), 1.8 GB for 136 of 32 (423 us);
+Pro 35.1 MB each, 211 MB (49 us). 2 * 6 * 3 * D * W operations per token: Flash 302 MFLOP, 4096 tokens 783 us at
+1.58 PFLOP/s.
+
+measured: not yet
+"""
+# Triton's language has no types that a checker understands.
+# pyright: basic
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from dsv4agent.engine.kernels import tuning
+from dsv4agent.engine.kernels.experts import ExpertTable, unpack_expert
+from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
+from dsv4agent.engine.kernels.numerics import (
+    INTERPRETED,
+    decode_e8m0,
+    encode_e4m3,
+    fp8_scale,
+    round_bf16,
+    swiglu,
+)
+from dsv4agent.engine.kernels.quantize import (
+    QuantizedRows,
+    quantize_rows,
+    quantize_rows_reference,
+    swiglu_reference,
+)
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Which programs work on which pairs of token and expert.
+
+    Attributes:
+        experts: int32; grouped: expert of each tile, or -1. Otherwise the expert of each pair.
+        first: int32, start of each tile in `order`; unused when not grouped.
+        last: int32, end of each tile.
+        order: int32, pairs sorted by expert.
+        programs: Tiles or pairs.
+        tokens: Columns of a tile.
+        grouped: Which form.
+        warps: Per program.
+        stages: Of the pipeline.
+    """
+
+    experts: Tensor
+    first: Tensor
+    last: Tensor
+    order: Tensor
+    programs: int
+    tokens: int
+    grouped: bool
+    warps: int
+    stages: int
+
+
+def routed_experts(
+    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: ExpertTable, shared: Tensor, *, limit: float
+) -> Tensor:
+    """Return the sum of the chosen experts and of the shared one, bfloat16 [m, D].
+
+    Args:
+        x: Quantised input [m, D].
+        ids: int32 [m, k], ascending in each row, distinct.
+        weights: Routing weights float32 [m, k].
+        experts: The layer's experts.
+        shared: Output of the shared expert, bfloat16 [m, D].
+        limit: Of the SwiGLU clamps.
+    """
+    outputs = expert_outputs(x, ids, weights, experts, limit=limit)
+    m, k = ids.shape
+    channels = experts.shape.hidden
+    out = torch.empty(m, channels, dtype=torch.bfloat16, device=shared.device)
+    if m:
+        with on_device(shared):
+            _combine_kernel[(m, ceil_div(channels, 1024))](
+                outputs, shared, out, channels, CHOSEN=k, BLOCK=1024, num_warps=4
+            )
+    return out
+
+
+def expert_outputs(
+    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: ExpertTable, *, limit: float
+) -> Tensor:
+    """Return the output of every chosen expert, bfloat16 [m, k, D]. Arguments as for `routed_experts`."""
+    m, chosen = ids.shape
+    shape = experts.shape
+    device = x.codes.device
+    active = torch.empty(m * chosen, shape.width, dtype=torch.bfloat16, device=device)
+    outputs = torch.empty(m, chosen, shape.hidden, dtype=torch.bfloat16, device=device)
+    if m == 0:
+        return outputs
+    schedule = _schedule(ids, experts)
+    common = (schedule.experts, schedule.first, schedule.last, schedule.order, experts.addresses)
+    form = {
+        "PAIRS": next_power_of_two(m * chosen) if not schedule.grouped else 1,
+        "TOKENS": schedule.tokens,
+        "GROUPED": schedule.grouped,
+        "num_warps": schedule.warps,
+        "num_stages": schedule.stages,
+    }
+    with on_device(x.codes):
+        _in_kernel[(shape.in_tiles, schedule.programs)](
+            *common,
+            x.codes,
+            x.scales,
+            weights.contiguous(),
+            active,
+            m * chosen,
+            limit,
+            CHOSEN=chosen,
+            STEPS=shape.in_steps,
+            WIDTH=shape.width,
+            **form,
+        )
+        # Many tokens: quantised once. Few: by every program that reads them, which saves a launch.
+        quantized = quantize_rows(active) if schedule.grouped else None
+        _out_kernel[(shape.out_tiles, schedule.programs)](
+            *common,
+            active if quantized is None else quantized.codes,
+            active if quantized is None else quantized.scales,
+            outputs,
+            m * chosen,
+            OFFSET=shape.out_offset,
+            STEPS=shape.out_steps,
+            HIDDEN=shape.hidden,
+            WIDTH=shape.width,
+            QUANTIZED=quantized is not None,
+            **form,
+        )
+    return outputs
+
+
+def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
+    plan = tuning.expert_plan(experts.shape.hidden, experts.shape.width)
+    m, chosen = ids.shape
+    flat = ids.reshape(-1).to(torch.int32)
+    if m <= plan.decode_tokens:
+        tokens = max(plan.decode.tokens, next_power_of_two(m))
+        return _Schedule(
+            flat, flat, flat, flat, m * chosen, tokens, False, plan.decode.warps, plan.decode.stages
+        )
+    tokens = plan.grouped.tokens
+    ordered, order = torch.sort(flat, stable=True)
+    # No number comes back to the host: there are as many tiles as there can be, and some stay empty.
+    programs = m * chosen // tokens + min(len(experts), m * chosen)
+    numbers = torch.arange(len(experts) + 1, dtype=torch.int32, device=ids.device)
+    bounds = torch.searchsorted(ordered, numbers)
+    tiles = ((bounds.diff() + tokens - 1) // tokens).cumsum(0)
+    tile = torch.arange(programs, device=ids.device)
+    expert = torch.searchsorted(tiles, tile, right=True)
+    owner = expert.clamp(max=len(experts) - 1)
+    before = torch.nn.functional.pad(tiles, (1, 0))[owner]
+    first = bounds[owner] + (tile - before) * tokens
+    return _Schedule(
+        experts=torch.where(expert < len(experts), expert, -1).to(torch.int32),
+        first=first.to(torch.int32),
+        last=bounds[owner + 1].to(torch.int32),
+        order=order.to(torch.int32),
+        programs=programs,
+        tokens=tokens,
+        grouped=True,
+        warps=plan.grouped.warps,
+        stages=plan.grouped.stages,
+    )
+
+
+@triton.jit(do_not_specialize=["pairs"])
+def _in_kernel(
+    experts,
+    first,
+    last,
+    order,
+    addresses,
+    x,
+    x_scales,
+    weights,
+    active,
+    pairs,
+    limit,
+    CHOSEN: tl.constexpr,
+    STEPS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PAIRS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    GROUPED: tl.constexpr,
+):
+    """First product of one expert for some tokens: 64 rows of w1 and w3, then SwiGLU and routing weight."""
+    tile = tl.program_id(0)
+    expert = tl.load(experts + tl.program_id(1))
+    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED)
+    if expert < 0 or _idle(valid):
+        return
+    token = (pair // CHOSEN).to(tl.int64)
+    base = _address(addresses, expert)
+    both = _product(base, tile, x, x_scales, token, valid, STEPS, STEPS * 128, TOKENS, True)
+    gate, up = tl.split(tl.permute(tl.reshape(both, [2, 64, TOKENS]), [1, 2, 0]))
+    weight = tl.load(weights + pair, mask=valid, other=0.0)
+    value = swiglu(gate, up, weight[None, :], limit)
+    row = tile * 64 + tl.arange(0, 64)
+    target = active + pair.to(tl.int64)[None, :] * WIDTH + row[:, None]
+    tl.store(target, value.to(tl.bfloat16), mask=(row < WIDTH)[:, None] & valid[None, :])
+
+
+@triton.jit(do_not_specialize=["pairs"])
+def _out_kernel(
+    experts,
+    first,
+    last,
+    order,
+    addresses,
+    active,
+    active_scales,
+    outputs,
+    pairs,
+    OFFSET: tl.constexpr,
+    STEPS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    PAIRS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    GROUPED: tl.constexpr,
+):
+    """Second product of one expert for some tokens: 128 rows of w2."""
+    tile = tl.program_id(0)
+    expert = tl.load(experts + tl.program_id(1))
+    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED)
+    if expert < 0 or _idle(valid):
+        return
+    base = _address(addresses, expert) + OFFSET
+    columns: tl.constexpr = STEPS * 128 if QUANTIZED else WIDTH
+    value = _product(
+        base, tile, active, active_scales, pair.to(tl.int64), valid, STEPS, columns, TOKENS, QUANTIZED
+    )
+    row = tile * 128 + tl.arange(0, 128)
+    target = outputs + pair.to(tl.int64)[None, :] * HIDDEN + row[:, None]
+    tl.store(target, round_bf16(value).to(tl.bfloat16), mask=(row < HIDDEN)[:, None] & valid[None, :])
+
+
+@triton.jit
+def _combine_kernel(outputs, shared, out, channels, CHOSEN: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < channels
+    total = tl.zeros([BLOCK], tl.float32)
+    for slot in tl.static_range(CHOSEN):
+        total += tl.load(outputs + (row * CHOSEN + slot) * channels + column, mask=inside, other=0.0).to(
+            tl.float32
+        )
+    total += tl.load(shared + row * channels + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * channels + column, round_bf16(total).to(tl.bfloat16), mask=inside)
+
+
+@triton.jit
+def _idle(valid):
+    """Return whether a program has no pair to work on."""
+    return tl.sum(valid.to(tl.int32), axis=0) == 0
+
+
+@triton.jit
+def _address(addresses, expert):
+    return tl.multiple_of(tl.load(addresses + expert).to(tl.pointer_type(tl.uint8)), 16)
+
+
+@triton.jit
+def _members(
+    experts,
+    first,
+    last,
+    order,
+    expert,
+    pairs,
+    PAIRS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    GROUPED: tl.constexpr,
+):
+    """Return the pairs of this program, int32 [TOKENS], and which of the slots are in use."""
+    slot = tl.arange(0, TOKENS)
+    program = tl.program_id(1)
+    if GROUPED:
+        place = tl.load(first + program) + slot
+        valid = place < tl.load(last + program)
+        return tl.load(order + place, mask=valid, other=0), valid
+    else:
+        pair = tl.arange(0, PAIRS)
+        chosen = tl.load(experts + pair, mask=pair < pairs, other=-1)
+        same = chosen == expert
+        # The first pair of an expert takes all of them; the others find none.
+        leader = tl.min(tl.where(same, pair, PAIRS), axis=0)
+        count = tl.where(leader == program, tl.sum(same.to(tl.int32), axis=0), 0)
+        rank = tl.cumsum(same.to(tl.int32), 0) - 1
+        here = same[:, None] & (rank[:, None] == slot[None, :])
+        members = tl.sum(tl.where(here, pair[:, None], 0), axis=0)
+        return members, slot < count
+
+
+@triton.jit
+def _product(
+    base,
+    tile,
+    x,
+    x_scales,
+    row,
+    valid,
+    STEPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+):
+    """Return 128 rows of weights times rows `row` of x [., COLUMNS], float32 [128, TOKENS]."""
+    line = tl.arange(0, 128)
+    column = tl.arange(0, 32)
+    record = base + tile.to(tl.int64) * (STEPS * 8704)
+    codes = record + line[:, None] * 32 + column[None, :]
+    scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line
+    rows = x + row[:, None] * COLUMNS + column[None, :]
+    row_scales = x_scales + row * STEPS
+    total = tl.zeros([128, TOKENS], tl.float32)
+    # Scales are read a step ahead of their use.
+    words = tl.load(scales)
+    if QUANTIZED:
+        x_scale = tl.load(row_scales, mask=valid, other=127)
+    for step in range(STEPS):
+        low = tl.load(codes)
+        high = tl.load(codes + 4096)
+        x0 = _columns(rows, step, column, valid, COLUMNS, QUANTIZED)
+        x1 = _columns(rows + 32, step, column + 32, valid, COLUMNS, QUANTIZED)
+        x2 = _columns(rows + 64, step, column + 64, valid, COLUMNS, QUANTIZED)
+        x3 = _columns(rows + 96, step, column + 96, valid, COLUMNS, QUANTIZED)
+        if QUANTIZED:
+            factor = decode_e8m0(x_scale)
+        else:
+            largest = tl.maximum(tl.maximum(_largest(x0), _largest(x1)), tl.maximum(_largest(x2), _largest(x3)))
+            code, inverse = fp8_scale(largest)
+            factor = decode_e8m0(code)
+            x0, x1 = _quantized(x0, inverse), _quantized(x1, inverse)
+            x2, x3 = _quantized(x2, inverse), _quantized(x3, inverse)
+        # Factors are powers of two: these products are exact, contracted or not.
+        part = tl.dot(_low(low), x0.T) * _row_scale(words, 0)[:, None]
+        part += tl.dot(_high(low), x1.T) * _row_scale(words, 8)[:, None]
+        part += tl.dot(_low(high), x2.T) * _row_scale(words, 16)[:, None]
+        part += tl.dot(_high(high), x3.T) * _row_scale(words, 24)[:, None]
+        total += part * factor[None, :]
+        after = tl.minimum(step + 1, STEPS - 1)
+        words = tl.load(scales + after * 2176)
+        if QUANTIZED:
+            x_scale = tl.load(row_scales + after, mask=valid, other=127)
+        codes += 8704
+        rows += 128
+    return total
+
+
+@triton.jit
+def _columns(rows, step, column, valid, COLUMNS: tl.constexpr, QUANTIZED: tl.constexpr):
+    if QUANTIZED:
+        return tl.load(rows, mask=valid[:, None], other=0.0)
+    else:
+        inside = valid[:, None]
+        if COLUMNS % 128 != 0:
+            inside = inside & (step * 128 + column < COLUMNS)[None, :]
+        return tl.load(rows, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _largest(x):
+    return tl.max(tl.abs(x), axis=1)
+
+
+@triton.jit
+def _quantized(x, inverse):
+    return encode_e4m3(x * inverse[:, None]).to(tl.float8e4nv, bitcast=True)
+
+
+@triton.jit
+def _row_scale(words, SHIFT: tl.constexpr):
+    """Return 2**6 times the scale in one byte of `words`: the codes stand for 2**-6 of their values."""
+    return decode_e8m0(((words >> SHIFT) & 0xFF) + 6)
+
+
+@triton.jit
+def _low(codes):
+    """Return the low nibbles, E2M1, as E4M3 numbers of 2**-6 times the value."""
+    if INTERPRETED:
+        bits = ((codes & 0x08) << 4) | ((codes & 0x07) << 2)
+    else:
+        bits = tl.inline_asm_elementwise(
+            "{ .reg .b32 s, m; shl.b32 s, $1, 4; shl.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
+            " lop3.b32 $0, s, 0x80808080, m, 0xEA; }",
+            "=r,r",
+            [codes],
+            dtype=tl.uint8,
+            is_pure=True,
+            pack=4,
+        )
+    return bits.to(tl.float8e4nv, bitcast=True)
+
+
+@triton.jit
+def _high(codes):
+    """Return the high nibbles as `_low` does the low ones."""
+    if INTERPRETED:
+        bits = (codes & 0x80) | ((codes & 0x70) >> 2)
+    else:
+        bits = tl.inline_asm_elementwise(
+            "{ .reg .b32 m; shr.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
+            " lop3.b32 $0, $1, 0x80808080, m, 0xEA; }",
+            "=r,r",
+            [codes],
+            dtype=tl.uint8,
+            is_pure=True,
+            pack=4,
+        )
+    return bits.to(tl.float8e4nv, bitcast=True)
+
+
+def routed_experts_reference(
+    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: list[Tensor], table: ExpertTable, shared: Tensor,
+    *, limit: float,
+) -> Tensor:  # fmt: skip
+    """Do as `routed_experts` in torch, one pair at a time; `experts` are the packed tensors of `table`."""
+    rows = x.dequantize()[:, : table.shape.hidden]
+    out = torch.zeros(rows.shape[0], table.shape.hidden, device=rows.device)
+    for expert in sorted(set(ids.flatten().tolist())):
+        w1, w2, w3 = unpack_expert(experts[expert].to(rows.device), table.shape)
+        token, slot = (ids == expert).nonzero(as_tuple=True)
+        hidden = rows[token] @ torch.cat((w1, w3)).t()
+        active = swiglu_reference(hidden, weights[token, slot], limit)
+        quantized = quantize_rows_reference(active).dequantize()[:, : table.shape.width]
+        out.index_add_(0, token, (quantized @ w2.t()).to(torch.bfloat16).float())
+    return (out + shared.float()).to(torch.bfloat16)
