@@ -126,13 +126,15 @@ class StreamPlan:
         skinny: Tokens, warps and stages when every part has a program.
         wide: The same when one program goes through all parts.
         skinny_tokens: Where the forms change.
+        fused_tokens: Up to here the last program to arrive finishes the tokens; then a launch does.
         finish_warps: Warps that turn the sums of one token into its row.
     """
 
     channels: int = 128
     skinny: Tile = Tile(rows=128, tokens=16, warps=4, stages=2)
-    wide: Tile = Tile(rows=128, tokens=32, warps=4, stages=2)
+    wide: Tile = Tile(rows=128, tokens=32, warps=8, stages=1)
     skinny_tokens: int = 128
+    fused_tokens: int = 4
     finish_warps: int = 8
 
 
