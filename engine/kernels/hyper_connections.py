@@ -1,9 +1,9 @@
 """The residual streams: write the output of one sub-layer back, read the input of the next, in one pass.
 
-The product with the 24 mixes runs on the matrix units without loss: streams are bfloat16, and a float32 mix is
-the sum of three bfloat16 numbers, so 72 rows of weights give three sums that are added in float32. The product
-is split into parts of 128 channels (of all four streams), added in ascending order. For few tokens each part
-has a program, and the last to arrive finishes the tokens (norm of the streams, Sinkhorn, blend, RMSNorm of the
+The product with the 24 mixes runs on the matrix units without loss: streams are bfloat16, and a float32 mix
+is the sum of three bfloat16 numbers, so 72 rows of weights give three sums that are added in float32. It is
+split into parts of 128 channels (of all four streams), added in ascending order. For few tokens each part has
+a program, and the last to arrive finishes the tokens (norm of the streams, Sinkhorn, blend, RMSNorm of the
 sub-layer, quantisation); for a few more, a second launch has a program per token; for many, one program goes
 through all parts of a tile. The finishing code is the same, with sums as explicit trees.
 
@@ -15,7 +15,8 @@ trips to memory one after another and about 2 000 dependent operations of Sinkho
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ from dsv4agent.engine.kernels.numerics import (
     tree_sum,
 )
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
+from dsv4agent.engine.kernels.sinkhorn import sigmoid, store_write_weights
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
 
@@ -328,8 +330,8 @@ def _finish(
     tl.store(z + column, (first + second + third) * factor * gain + shift)
     tl.debug_barrier()
 
-    value = a * (_sigmoid(tl.load(z)) + eps) + b * (_sigmoid(tl.load(z + 1)) + eps)
-    value = value + c * (_sigmoid(tl.load(z + 2)) + eps) + d * (_sigmoid(tl.load(z + 3)) + eps)
+    value = a * (sigmoid(tl.load(z)) + eps) + b * (sigmoid(tl.load(z + 1)) + eps)
+    value = value + c * (sigmoid(tl.load(z + 2)) + eps) + d * (sigmoid(tl.load(z + 3)) + eps)
     value = round_bf16(value)
     if NORMED:
         square = tree_sum(tl.reshape(value * value, [size]), size)
@@ -340,63 +342,10 @@ def _finish(
         blocks: tl.constexpr = (DIM + 127) // 128
         code, inverse = fp8_scale(tl.max(tl.abs(value), axis=1))
         tl.store(scales + row * blocks + block, code.to(tl.uint8), mask=block < blocks)
-        tl.store(
-            codes + row * (blocks * 128) + channel, encode_e4m3(value * inverse[:, None]), mask=channel < blocks * 128
-        )
+        target = codes + row * (blocks * 128) + channel
+        tl.store(target, encode_e4m3(value * inverse[:, None]), mask=channel < blocks * 128)
     if COLUMNS > 4:
-        _store_write(z, weights + row * 20, eps, ITERATIONS)
-
-
-@triton.jit
-def _store_write(z, target, eps, ITERATIONS: tl.constexpr):
-    """Store [4, 5]: the matrix after its Sinkhorn steps, transposed, and the weights of the output."""
-    c00, c01, c02, c03 = _softmax(z + 8, eps)
-    c10, c11, c12, c13 = _softmax(z + 12, eps)
-    c20, c21, c22, c23 = _softmax(z + 16, eps)
-    c30, c31, c32, c33 = _softmax(z + 20, eps)
-    for turn in range(ITERATIONS):
-        if turn > 0:
-            c00, c01, c02, c03 = _normalized(c00, c01, c02, c03, eps)
-            c10, c11, c12, c13 = _normalized(c10, c11, c12, c13, eps)
-            c20, c21, c22, c23 = _normalized(c20, c21, c22, c23, eps)
-            c30, c31, c32, c33 = _normalized(c30, c31, c32, c33, eps)
-        c00, c10, c20, c30 = _normalized(c00, c10, c20, c30, eps)
-        c01, c11, c21, c31 = _normalized(c01, c11, c21, c31, eps)
-        c02, c12, c22, c32 = _normalized(c02, c12, c22, c32, eps)
-        c03, c13, c23, c33 = _normalized(c03, c13, c23, c33, eps)
-    _store_row(target, c00, c10, c20, c30, z + 4)
-    _store_row(target + 5, c01, c11, c21, c31, z + 5)
-    _store_row(target + 10, c02, c12, c22, c32, z + 6)
-    _store_row(target + 15, c03, c13, c23, c33, z + 7)
-
-
-@triton.jit
-def _store_row(target, a, b, c, d, z):
-    tl.store(target, a)
-    tl.store(target + 1, b)
-    tl.store(target + 2, c)
-    tl.store(target + 3, d)
-    tl.store(target + 4, 2.0 * _sigmoid(tl.load(z)))
-
-
-@triton.jit
-def _softmax(z, eps):
-    a, b, c, d = tl.load(z), tl.load(z + 1), tl.load(z + 2), tl.load(z + 3)
-    top = tl.maximum(tl.maximum(a, b), tl.maximum(c, d))
-    a, b, c, d = tl.exp(a - top), tl.exp(b - top), tl.exp(c - top), tl.exp(d - top)
-    total = a + b + c + d
-    return tl.div_rn(a, total) + eps, tl.div_rn(b, total) + eps, tl.div_rn(c, total) + eps, tl.div_rn(d, total) + eps
-
-
-@triton.jit
-def _normalized(a, b, c, d, eps):
-    share = tl.div_rn(1.0, a + b + c + d + eps)
-    return a * share, b * share, c * share, d * share
-
-
-@triton.jit
-def _sigmoid(z):
-    return tl.div_rn(1.0, 1.0 + tl.exp(tl.minimum(-z, 88.0)))
+        store_write_weights(z, weights + row * 20, eps, ITERATIONS)
 
 
 def write_then_read_reference(
@@ -409,7 +358,7 @@ def write_then_read_reference(
     write: Tensor | None = None,
     quantize: bool = False,
 ) -> StreamRead:
-    """Do as `write_then_read` with the host's routines, from unpacked mixes; `streams` are not overwritten."""
+    """Do as `write_then_read` with the host's routines; `streams` are not overwritten."""
     state = streams.float()
     if y is not None and write is not None:
         state = ops.write_streams_(state, y.float().contiguous(), write, official=True)

@@ -1,4 +1,4 @@
-"""What every launcher needs: the device's context, and counters for programs that finish each other's work."""
+"""What launchers share: the device's context, and counters for programs that finish each other's work."""
 
 from __future__ import annotations
 

@@ -1,24 +1,23 @@
 """Routed experts, FP4 weights and FP8 activations, in two forms with the same bits.
 
-Official numerics: products of E2M1 and E4M3 summed by the matrix units over 32 inner columns, each sum times
-the row's scale in float32, four of them added, times the token's scale, added to the total; results rounded to
-bfloat16; SwiGLU and routing weight in float32, rounded to bfloat16, quantised per 128 channels; expert outputs
-added in float32 in ascending order of expert id, the shared expert last. E2M1 codes become E4M3 codes by
-moving bits: the same number times 2**-6, subnormals included.
+Official numerics: products as in `fp4`; w1 and w3 rounded to bfloat16; SwiGLU and routing weight in float32,
+rounded to bfloat16, quantised per 128 channels; outputs of w2 rounded to bfloat16 and added in float32 in
+ascending order of expert id, the shared expert last.
 
 Few tokens: every pair of token and expert has a program per tile of rows; the first pair of an expert works
 for all tokens that chose it, the others leave. Many: pairs are sorted by expert and cut into tiles. A column
 of the product is computed alike in both.
 
-Needs the weights of the chosen experts once: Flash 13.4 MB each, 80 MB for one token (18.7 us at 4.3 TB/s: 12.4
-and 6.2 us for the two products), 590 MB for the 44 experts of 8 tokens (137 us), 1.8 GB for 136 of 32 (423 us);
-Pro 35.1 MB each, 211 MB (49 us). 2 * 6 * 3 * D * W operations per token: Flash 302 MFLOP, 4096 tokens 783 us at
-1.58 PFLOP/s.
+Needs the weights of the chosen experts once. Flash, 13.4 MB each: one token 80 MB, 18.7 us at 4.3 TB/s (12.4
+and 6.2 us for the two products); the 44 experts of 8 tokens 590 MB, 137 us; 136 of 32 tokens 1.8 GB, 423 us.
+Pro, 35.1 MB each: one token 211 MB, 49 us. Operations 36 D W per token: Flash 302 MFLOP, 4096 tokens 783 us
+at 1.58 PFLOP/s.
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -31,15 +30,9 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.experts import ExpertTable, unpack_expert
+from dsv4agent.engine.kernels.fp4 import expert_product
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
-from dsv4agent.engine.kernels.numerics import (
-    INTERPRETED,
-    decode_e8m0,
-    encode_e4m3,
-    fp8_scale,
-    round_bf16,
-    swiglu,
-)
+from dsv4agent.engine.kernels.numerics import round_bf16, swiglu
 from dsv4agent.engine.kernels.quantize import (
     QuantizedRows,
     quantize_rows,
@@ -214,7 +207,7 @@ def _in_kernel(
         return
     token = (pair // CHOSEN).to(tl.int64)
     base = _address(addresses, expert)
-    both = _product(base, tile, x, x_scales, token, valid, STEPS, STEPS * 128, TOKENS, True)
+    both = expert_product(base, tile, x, x_scales, token, valid, STEPS, STEPS * 128, TOKENS, True)
     gate, up = tl.split(tl.permute(tl.reshape(both, [2, 64, TOKENS]), [1, 2, 0]))
     weight = tl.load(weights + pair, mask=valid, other=0.0)
     value = swiglu(gate, up, weight[None, :], limit)
@@ -251,7 +244,7 @@ def _out_kernel(
         return
     base = _address(addresses, expert) + OFFSET
     columns: tl.constexpr = STEPS * 128 if QUANTIZED else WIDTH
-    value = _product(
+    value = expert_product(
         base, tile, active, active_scales, pair.to(tl.int64), valid, STEPS, columns, TOKENS, QUANTIZED
     )
     row = tile * 128 + tl.arange(0, 128)
@@ -314,125 +307,6 @@ def _members(
         here = same[:, None] & (rank[:, None] == slot[None, :])
         members = tl.sum(tl.where(here, pair[:, None], 0), axis=0)
         return members, slot < count
-
-
-@triton.jit
-def _product(
-    base,
-    tile,
-    x,
-    x_scales,
-    row,
-    valid,
-    STEPS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    TOKENS: tl.constexpr,
-    QUANTIZED: tl.constexpr,
-):
-    """Return 128 rows of weights times rows `row` of x [., COLUMNS], float32 [128, TOKENS]."""
-    line = tl.arange(0, 128)
-    column = tl.arange(0, 32)
-    record = base + tile.to(tl.int64) * (STEPS * 8704)
-    codes = record + line[:, None] * 32 + column[None, :]
-    scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line
-    rows = x + row[:, None] * COLUMNS + column[None, :]
-    row_scales = x_scales + row * STEPS
-    total = tl.zeros([128, TOKENS], tl.float32)
-    # Scales are read a step ahead of their use.
-    words = tl.load(scales)
-    if QUANTIZED:
-        x_scale = tl.load(row_scales, mask=valid, other=127)
-    for step in range(STEPS):
-        low = tl.load(codes)
-        high = tl.load(codes + 4096)
-        x0 = _columns(rows, step, column, valid, COLUMNS, QUANTIZED)
-        x1 = _columns(rows + 32, step, column + 32, valid, COLUMNS, QUANTIZED)
-        x2 = _columns(rows + 64, step, column + 64, valid, COLUMNS, QUANTIZED)
-        x3 = _columns(rows + 96, step, column + 96, valid, COLUMNS, QUANTIZED)
-        if QUANTIZED:
-            factor = decode_e8m0(x_scale)
-        else:
-            largest = tl.maximum(tl.maximum(_largest(x0), _largest(x1)), tl.maximum(_largest(x2), _largest(x3)))
-            code, inverse = fp8_scale(largest)
-            factor = decode_e8m0(code)
-            x0, x1 = _quantized(x0, inverse), _quantized(x1, inverse)
-            x2, x3 = _quantized(x2, inverse), _quantized(x3, inverse)
-        # Factors are powers of two: these products are exact, contracted or not.
-        part = tl.dot(_low(low), x0.T) * _row_scale(words, 0)[:, None]
-        part += tl.dot(_high(low), x1.T) * _row_scale(words, 8)[:, None]
-        part += tl.dot(_low(high), x2.T) * _row_scale(words, 16)[:, None]
-        part += tl.dot(_high(high), x3.T) * _row_scale(words, 24)[:, None]
-        total += part * factor[None, :]
-        after = tl.minimum(step + 1, STEPS - 1)
-        words = tl.load(scales + after * 2176)
-        if QUANTIZED:
-            x_scale = tl.load(row_scales + after, mask=valid, other=127)
-        codes += 8704
-        rows += 128
-    return total
-
-
-@triton.jit
-def _columns(rows, step, column, valid, COLUMNS: tl.constexpr, QUANTIZED: tl.constexpr):
-    if QUANTIZED:
-        return tl.load(rows, mask=valid[:, None], other=0.0)
-    else:
-        inside = valid[:, None]
-        if COLUMNS % 128 != 0:
-            inside = inside & (step * 128 + column < COLUMNS)[None, :]
-        return tl.load(rows, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _largest(x):
-    return tl.max(tl.abs(x), axis=1)
-
-
-@triton.jit
-def _quantized(x, inverse):
-    return encode_e4m3(x * inverse[:, None]).to(tl.float8e4nv, bitcast=True)
-
-
-@triton.jit
-def _row_scale(words, SHIFT: tl.constexpr):
-    """Return 2**6 times the scale in one byte of `words`: the codes stand for 2**-6 of their values."""
-    return decode_e8m0(((words >> SHIFT) & 0xFF) + 6)
-
-
-@triton.jit
-def _low(codes):
-    """Return the low nibbles, E2M1, as E4M3 numbers of 2**-6 times the value."""
-    if INTERPRETED:
-        bits = ((codes & 0x08) << 4) | ((codes & 0x07) << 2)
-    else:
-        bits = tl.inline_asm_elementwise(
-            "{ .reg .b32 s, m; shl.b32 s, $1, 4; shl.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
-            " lop3.b32 $0, s, 0x80808080, m, 0xEA; }",
-            "=r,r",
-            [codes],
-            dtype=tl.uint8,
-            is_pure=True,
-            pack=4,
-        )
-    return bits.to(tl.float8e4nv, bitcast=True)
-
-
-@triton.jit
-def _high(codes):
-    """Return the high nibbles as `_low` does the low ones."""
-    if INTERPRETED:
-        bits = (codes & 0x80) | ((codes & 0x70) >> 2)
-    else:
-        bits = tl.inline_asm_elementwise(
-            "{ .reg .b32 m; shr.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
-            " lop3.b32 $0, $1, 0x80808080, m, 0xEA; }",
-            "=r,r",
-            [codes],
-            dtype=tl.uint8,
-            is_pure=True,
-            pack=4,
-        )
-    return bits.to(tl.float8e4nv, bitcast=True)
 
 
 def routed_experts_reference(

@@ -1,6 +1,7 @@
 """Device functions shared by the kernels: block scales, roundings, and sums with a fixed order."""
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def round_bf16(x):
 
 @triton.jit
 def swiglu(gate, up, weight, limit):
-    """Return bfloat16(silu(min(gate, limit)) * clip(up, -limit, limit) * weight) as float32; inputs float32."""
+    """Return bfloat16(silu(min(gate, limit)) * clip(up, -limit, limit) * weight), all in float32."""
     gate = tl.minimum(round_bf16(gate), limit)
     up = tl.minimum(tl.maximum(round_bf16(up), -limit), limit)
     # exp(88) is finite, and the quotient far below what any scale keeps.

@@ -1,8 +1,8 @@
 """Tile sizes of the kernels, per shape.
 
-Two kinds of numbers stand here. `splits` of a sum decide bits: they are functions of the shape of the weights
-and must never depend on the number of rows. Everything else (rows and tokens of a tile, warps, stages) decides
-speed only. Values that no measurement has chosen are marked so.
+Two kinds of numbers stand here. The parts of a sum decide bits: they are functions of the shape of the
+weights and must never depend on the number of rows. The rest (rows and tokens of a tile, warps, stages)
+decides speed only. No measurement has chosen any of them yet: they are what compiles without spills.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def linear_plan(n: int, k: int) -> LinearPlan:
 
 
 def linear_splits(n: int, k: int) -> int:
-    """Return enough parts for two programs per multiprocessor, each of at least four steps where it can be."""
+    """Return enough parts for two programs per multiprocessor, each of at least four steps if it can be."""
     tiles, steps = ceil_div(n, TILE_ROWS), ceil_div(k, BLOCK)
     splits = 1
     while tiles * splits < 2 * MULTIPROCESSORS and splits < 16 and steps >= 8 * splits:

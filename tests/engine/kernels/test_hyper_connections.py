@@ -10,8 +10,8 @@ from torch import Tensor
 from dsv4agent.engine.kernels import hyper_connections as kernels
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.quantize import quantize_rows_reference
-from dsv4agent.engine.ops.hyper_connections import Mix
 from dsv4agent.engine.kernels.tuning import Tile
+from dsv4agent.engine.ops.hyper_connections import Mix
 
 EPS = 1e-6
 
@@ -59,9 +59,7 @@ def test_write_then_read(generator: torch.Generator, m: int, dim: int) -> None:
     streams, y, write, norm = inputs(generator, m, dim)
     mix = mix_of(generator, dim)
     state = streams.clone()
-    result = kernels.write_then_read(
-        state, kernels.pack_mix(mix), norm, EPS, y=y, write=write, quantize=True
-    )
+    result = kernels.write_then_read(state, kernels.pack_mix(mix), norm, EPS, y=y, write=write, quantize=True)
     expected = kernels.write_then_read_reference(streams, mix, norm, EPS, y=y, write=write)
     assert close(result.x, expected.x)
     assert result.write is not None and expected.write is not None
@@ -95,8 +93,8 @@ def test_head_collapse(generator: torch.Generator, m: int) -> None:
 def test_write(generator: torch.Generator) -> None:
     streams, y, write, _ = inputs(generator, 3, 200)
     written = kernels.write_streams_(streams.clone(), y, write)
-    expected = (write[:, :, :4] @ streams.float() + write[:, :, 4:] * y.float().unsqueeze(1)).to(torch.bfloat16)
-    assert close(written, expected)
+    expected = write[:, :, :4] @ streams.float() + write[:, :, 4:] * y.float().unsqueeze(1)
+    assert close(written, expected.to(torch.bfloat16))
 
 
 def test_the_matrix_ends_with_the_column_step(generator: torch.Generator) -> None:

@@ -12,6 +12,7 @@ from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_referen
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
 from dsv4agent.engine.kernels.tuning import LinearPlan, Tile
 from dsv4agent.engine.weights.formats import quantize_fp8_block
+from tests.engine.kernels.measures import relative_error
 
 KINDS = ("fp8", "grouped", "bf16")
 
@@ -50,15 +51,13 @@ def rows_of(x: QuantizedRows | Tensor, start: int, stop: int) -> QuantizedRows |
     return x[start:stop]
 
 
-def relative(out: Tensor, expected: Tensor) -> float:
-    return float((out.double() - expected.double()).norm() / expected.double().norm())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 256, 128), (3, 256, 1024), (5, 256, 640), (41, 256, 1024)])
 def test_products(generator: torch.Generator, kind: str, m: int, n: int, k: int) -> None:
     x, w = operands(generator, kind, m, n, k)
-    assert relative(linear(x, w, dtype=torch.float32), linear_reference(x, w, dtype=torch.float32)) < 1e-3
+    assert (
+        relative_error(linear(x, w, dtype=torch.float32), linear_reference(x, w, dtype=torch.float32)) < 1e-3
+    )
     assert linear(x, w).dtype is torch.bfloat16
 
 
@@ -67,7 +66,7 @@ def test_sizes_that_fill_no_tile(generator: torch.Generator, kind: str, n: int, 
     x, w = operands(generator, kind, 2, n, k)
     out = linear(x, w, dtype=torch.float32)
     assert out.shape == (2, n)
-    assert relative(out, linear_reference(x, w, dtype=torch.float32)) < 1e-3
+    assert relative_error(out, linear_reference(x, w, dtype=torch.float32)) < 1e-3
 
 
 def order_sensitive(

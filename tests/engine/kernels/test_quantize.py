@@ -9,7 +9,8 @@ from dsv4agent.engine.kernels.quantize import QuantizedRows
 
 
 def same(a: QuantizedRows, b: QuantizedRows) -> bool:
-    return torch.equal(a.scales, b.scales) and torch.equal(a.codes.view(torch.uint8), b.codes.view(torch.uint8))
+    codes = a.codes.view(torch.uint8), b.codes.view(torch.uint8)
+    return torch.equal(a.scales, b.scales) and torch.equal(*codes)
 
 
 def part(rows: QuantizedRows, chosen: slice) -> QuantizedRows:
