@@ -27,6 +27,8 @@ class Ceilings:
 
 def time_calls(runs: Sequence[Callable[[], object]], repeats: int = 7) -> float:
     """Return the median seconds of one call, in replays of a graph that makes them all in turn."""
+    # The data comes from another stream.
+    torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -75,8 +77,9 @@ def _fp8_rate(a: Tensor, b: Tensor) -> float | None:
     """Return operations per second of the library's FP8 product, None if it has none."""
     left, right = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn).t()
     one = torch.ones((), device=a.device)
+    product = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage]
     try:
-        seconds = time_calls((lambda: getattr(torch, "_scaled_mm")(left, right, one, one, out_dtype=torch.bfloat16),))
+        seconds = time_calls((lambda: product(left, right, one, one, out_dtype=torch.bfloat16),))
     except RuntimeError:
         return None
     return 2 * a.shape[0] ** 3 / seconds

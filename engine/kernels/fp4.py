@@ -14,7 +14,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dsv4agent.engine.kernels.numerics import INTERPRETED, decode_e8m0, encode_e4m3, fp8_scale
+from dsv4agent.engine.kernels.numerics import (
+    INTERPRETED,
+    decode_e8m0,
+    encode_e4m3,
+    fp8_scale,
+    load_token_scales,
+)
 
 
 @triton.jit
@@ -42,7 +48,7 @@ def expert_product(
     # Scales are read a step ahead of their use.
     words = tl.load(scales)
     if QUANTIZED:
-        x_scale = tl.load(row_scales, mask=valid, other=127)
+        x_scale = load_token_scales(row_scales, 0, valid, STEPS, TOKENS)
     for step in range(STEPS):
         low = tl.load(codes)
         high = tl.load(codes + 4096)
@@ -69,7 +75,7 @@ def expert_product(
         after = tl.minimum(step + 1, STEPS - 1)
         words = tl.load(scales + after * 2176)
         if QUANTIZED:
-            x_scale = tl.load(row_scales + after, mask=valid, other=127)
+            x_scale = load_token_scales(row_scales, after, valid, STEPS, TOKENS)
         codes += 8704
         rows += 128
     return total

@@ -161,6 +161,7 @@ def write_then_read(
             counters(device, tiles),
             *finish,
             ALL_PARTS=parts,
+            CHANNELS=mix.pieces.shape[3],
             WRITE=y is not None,
             FUSED=fused,
             ROWS=max(64, next_power_of_two(rows)),
@@ -179,8 +180,14 @@ def write_streams_(streams: Tensor, y: Tensor, write: Tensor) -> Tensor:
     m, _, dim = streams.shape
     if m:
         with on_device(streams):
-            _write_kernel[(m, ceil_div(dim, 1024))](
-                streams, y, write, DIM=dim, BLOCK=1024, num_warps=4, enable_fp_fusion=False
+            _write_kernel[(m, ceil_div(dim, tuning.ROWS.columns))](
+                streams,
+                y,
+                write,
+                DIM=dim,
+                BLOCK=tuning.ROWS.columns,
+                num_warps=tuning.ROWS.warps,
+                enable_fp_fusion=False,
             )
     return streams
 
@@ -191,7 +198,7 @@ def _mix_kernel(
     streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
     PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
     ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
-    ALL_PARTS: tl.constexpr, WRITE: tl.constexpr, FUSED: tl.constexpr,
+    ALL_PARTS: tl.constexpr, CHANNELS: tl.constexpr, WRITE: tl.constexpr, FUSED: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Write one tile of tokens, all channels or one part, and sum the products with the mixes."""
@@ -205,7 +212,9 @@ def _mix_kernel(
     mine: tl.constexpr = ALL_PARTS // PARTS
     for inner in range(mine):
         part = tl.program_id(0) + inner
-        total += _part(streams, y, write, pieces, token, valid, row, part, DIM, rows, WRITE, ROWS, TOKENS)
+        total += _part(
+            streams, y, write, pieces, token, valid, row, part, DIM, CHANNELS, rows, WRITE, ROWS, TOKENS
+        )
     target = sums + (tl.program_id(0) * m + token).to(tl.int64)[None, :] * rows + row[:, None]
     tl.store(target, total, mask=(row < rows)[:, None] & valid[None, :])
     if FUSED:
@@ -252,18 +261,19 @@ def _write_kernel(streams, y, write, DIM: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 def _part(
     streams, y, write, pieces, token, valid, row, part,
-    DIM: tl.constexpr, MIX_ROWS: tl.constexpr, WRITE: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    DIM: tl.constexpr, CHANNELS: tl.constexpr, MIX_ROWS: tl.constexpr, WRITE: tl.constexpr,
+    ROWS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """Write 128 channels of all streams; return the products with the mixes [ROWS, TOKENS] over them."""
-    channel = tl.arange(0, 128)
-    inside = valid[:, None] & (part * 128 + channel < DIM)[None, :]
-    source = streams + token.to(tl.int64)[:, None] * (4 * DIM) + part * 128 + channel[None, :]
-    left = pieces + part * (4 * MIX_ROWS * 128) + row[:, None] * 128 + channel[None, :]
+    """Write some channels of all streams; return the products with the mixes [ROWS, TOKENS] over them."""
+    channel = tl.arange(0, CHANNELS)
+    inside = valid[:, None] & (part * CHANNELS + channel < DIM)[None, :]
+    source = streams + token.to(tl.int64)[:, None] * (4 * DIM) + part * CHANNELS + channel[None, :]
+    left = pieces + part * (4 * MIX_ROWS * CHANNELS) + row[:, None] * CHANNELS + channel[None, :]
     total = tl.zeros([ROWS, TOKENS], tl.float32)
     a, b, c, d = _streams(source, DIM, inside)
     if WRITE:
         own = tl.load(
-            y + token.to(tl.int64)[:, None] * DIM + part * 128 + channel[None, :], mask=inside, other=0.0
+            y + token.to(tl.int64)[:, None] * DIM + part * CHANNELS + channel[None, :], mask=inside, other=0.0
         ).to(tl.float32)
     for k in tl.static_range(4):
         if WRITE:
@@ -282,7 +292,7 @@ def _part(
             new = c
         else:
             new = d
-        mixes = tl.load(left + k * (MIX_ROWS * 128), mask=(row < MIX_ROWS)[:, None], other=0.0)
+        mixes = tl.load(left + k * (MIX_ROWS * CHANNELS), mask=(row < MIX_ROWS)[:, None], other=0.0)
         total = tl.dot(mixes.to(PRODUCT), new.to(PRODUCT).T, total, input_precision="ieee")
     return total
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, counters, on_device
-from dsv4agent.engine.kernels.numerics import PRODUCT, decode_e8m0, round_bf16
+from dsv4agent.engine.kernels.numerics import PRODUCT, decode_e8m0, load_token_scales, round_bf16
 from dsv4agent.engine.kernels.quantize import QuantizedRows
 from dsv4agent.engine.kernels.tuning import BLOCK, TILE_ROWS
 from dsv4agent.engine.weights.formats import decode_e4m3
@@ -110,7 +110,7 @@ def linear(x: QuantizedRows | Tensor, w: PackedLinear, *, dtype: torch.dtype = t
     out = torch.empty(m, w.n, dtype=dtype, device=rows.device)
     if m == 0:
         return out
-    plan = tuning.linear_plan(w.n, w.k)
+    plan = tuning.linear_plan(w.n, w.k, widened=w.scales is not None and not quantized)
     skinny = m <= plan.skinny_tokens
     tile = tuning.skinny_tile(plan, m) if skinny else plan.wide
     row_tiles, token_tiles = ceil_div(w.n, tile.rows), ceil_div(m, tile.tokens)
@@ -245,7 +245,7 @@ def _part(
     if W_FP8:
         w_scale = tl.load(w_scale_pointer + start)
     if X_FP8:
-        x_scale = tl.load(x_scale_pointers + start, mask=valid, other=127)
+        x_scale = load_token_scales(x_scale_pointers, start, valid, STEPS, TOKENS)
     for step in range(start, stop):
         left = tl.load(w_pointers)
         inside = valid[:, None]
@@ -261,7 +261,7 @@ def _part(
             if X_FP8:
                 # Powers of two: both products below are exact, contracted or not.
                 both = scale * decode_e8m0(x_scale)
-                x_scale = tl.load(x_scale_pointers + after, mask=valid, other=127)
+                x_scale = load_token_scales(x_scale_pointers, after, valid, STEPS, TOKENS)
                 total += tl.dot(left, right.T) * both[None, :]
             else:
                 total += tl.dot(left.to(PRODUCT), right.to(PRODUCT).T, input_precision="ieee") * scale

@@ -77,6 +77,21 @@ def log1p(u):
 
 
 @triton.jit
+def load_token_scales(pointers, step, valid, STEPS: tl.constexpr, TOKENS: tl.constexpr):
+    """Return the E8M0 codes [TOKENS] of one step, from uint8 pointers to each token's STEPS codes."""
+    if TOKENS < 64:
+        return tl.load(pointers + step, mask=valid, other=127).to(tl.int32)
+    else:
+        # In a wide tile every thread needs many scales, and the compiler would let it load them all, byte by
+        # byte, in as many instructions as the product takes. A tensor with an element per thread it loads
+        # once: eight steps, of which one is kept.
+        window = step // 8 * 8 + tl.arange(0, 8)
+        inside = valid[:, None] & (window < STEPS)[None, :]
+        codes = tl.load(pointers[:, None] + window[None, :], mask=inside, other=0).to(tl.int32)
+        return tl.sum(tl.where((window == step)[None, :], codes, 0), axis=1)
+
+
+@triton.jit
 def tree_sum(x, SIZE: tl.constexpr):
     """Return the sum of x [SIZE], a power of two, as neighbours, then pairs of neighbours, and so on.
 

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import next_power_of_two, on_device
 from dsv4agent.engine.kernels.linear import PackedLinear, linear
 from dsv4agent.engine.kernels.numerics import log1p
@@ -84,7 +85,7 @@ def choose(
                 SLOTS=next_power_of_two(chosen),
                 EXPERTS=next_power_of_two(experts),
                 BY_SCORE=table is None,
-                num_warps=1,
+                num_warps=tuning.ROWS.router_warps,
                 enable_fp_fusion=False,
             )
     return ids, weights

@@ -24,11 +24,10 @@ import triton.language as tl
 from torch import Tensor
 
 from dsv4agent.engine import sampling
+from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
 from dsv4agent.engine.sampling import SamplingParams
 
-_BLOCK = 1024
-"""Tokens per program. Decides bits."""
 _MASK = (1 << 64) - 1
 
 
@@ -63,28 +62,31 @@ def sample(
     chosen = torch.empty(m, dtype=torch.int32, device=device)
     if m == 0:
         return chosen
-    blocks = ceil_div(vocabulary, _BLOCK)
+    plan = tuning.SAMPLING
+    blocks = ceil_div(vocabulary, plan.block)
     maxima = torch.empty(m, blocks, dtype=torch.float32, device=device)
     places = torch.empty(m, blocks, dtype=torch.int32, device=device)
     sums = torch.empty(m, blocks, dtype=torch.float64, device=device)
     limits = torch.empty(m, 2, dtype=torch.int32, device=device)
     bits = chosen if allowed is None else allowed
     words = ceil_div(vocabulary, 32)
-    constants = {"MASKED": allowed is not None, "NUCLEUS": top_p is not None, "BLOCK": _BLOCK}
+    constants = {"MASKED": allowed is not None, "NUCLEUS": top_p is not None, "BLOCK": plan.block}
     with on_device(logits):
         if top_p is not None:
             weights = torch.empty(m, vocabulary, dtype=torch.float64, device=device)
             _nucleus_kernel[(m,)](
                 logits, temperatures, top_p, bits, weights, limits, vocabulary, words,
-                MASKED=allowed is not None, BLOCK=_BLOCK, NARROW=256, num_warps=16, enable_fp_fusion=False,
+                MASKED=allowed is not None, BLOCK=plan.block, NARROW=plan.narrow,
+                num_warps=plan.nucleus_warps, enable_fp_fusion=False,
             )  # fmt: skip
         _blocks_kernel[(blocks, m)](
             logits, temperatures, bits, limits, maxima, places, sums, vocabulary, words,
-            **constants, num_warps=4, enable_fp_fusion=False,
+            **constants, num_warps=plan.warps, enable_fp_fusion=False,
         )  # fmt: skip
         _choose_kernel[(m,)](
             logits, temperatures, seeds, positions, bits, limits, maxima, places, sums, chosen, vocabulary,
-            words, blocks, BLOCKS=next_power_of_two(blocks), **constants, num_warps=4, enable_fp_fusion=False,
+            words, blocks, BLOCKS=next_power_of_two(blocks), **constants, num_warps=plan.warps,
+            enable_fp_fusion=False,
         )  # fmt: skip
     return chosen
 

@@ -57,12 +57,14 @@ _LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
 """Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
 
 
-def linear_plan(n: int, k: int) -> LinearPlan:
-    """Return the plan for weights [n, k]."""
+def linear_plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
+    """Return the plan for weights [n, k]; `widened` if FP8 weights meet bfloat16 rows.
+
+    Widened weights take registers, so their tiles are smaller.
+    """
+    wide = Tile(128, 64, warps=8, stages=4) if widened else Tile(128, 128, warps=8, stages=3)
     return _LINEAR_PLANS.get((n, k)) or LinearPlan(
-        splits=linear_splits(n, k),
-        skinny=Tile(rows=64, tokens=16, warps=4, stages=5),
-        wide=Tile(rows=128, tokens=64, warps=8, stages=4),
+        splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=wide
     )
 
 
@@ -110,11 +112,38 @@ def expert_plan(hidden: int, width: int) -> ExpertPlan:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """How kernels over rows are launched: FP8 blocks per program, and warps."""
+    """How kernels over rows are launched.
+
+    Attributes:
+        blocks: FP8 blocks per program.
+        warps: Of a program with that many.
+        norm_warps: Of a program with a whole row. Decides bits.
+        columns: Channels per program where rows are only added.
+        router_warps: Of the choice of experts. Decides bits.
+    """
 
     blocks: int = 8
     warps: int = 4
     norm_warps: int = 8
+    columns: int = 1024
+    router_warps: int = 1
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How tokens are sampled.
+
+    Attributes:
+        block: Tokens per program. Decides bits, like `warps`.
+        warps: Per program.
+        narrow: Tokens that a program compares with 16 candidates at a time.
+        nucleus_warps: Of the program that finds the border of top-p.
+    """
+
+    block: int = 1024
+    warps: int = 4
+    narrow: int = 256
+    nucleus_warps: int = 16
 
 
 @dataclass(frozen=True)
@@ -140,3 +169,4 @@ class StreamPlan:
 
 ROWS = RowPlan()
 STREAMS = StreamPlan()
+SAMPLING = SamplingPlan()

@@ -22,7 +22,8 @@ def small_wide_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wide form from 40 rows on, so that the interpreter sees both at small sizes."""
     rule = tuning.linear_plan
 
-    def plan(n: int, k: int) -> LinearPlan:
+    def plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
+        del widened
         wide = Tile(rows=128, tokens=32, warps=4, stages=2)
         return replace(rule(n, k), wide=wide, skinny_tokens=39)
 
