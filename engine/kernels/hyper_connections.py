@@ -29,6 +29,7 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, counters, next_power_of_two, on_device
+from dsv4agent.engine.kernels.mixes import PackedMix
 from dsv4agent.engine.kernels.numerics import (
     PRODUCT,
     encode_e4m3,
@@ -40,30 +41,6 @@ from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_refer
 from dsv4agent.engine.kernels.sinkhorn import sigmoid, store_write_weights
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
-
-PIECES = 3
-"""Bfloat16 numbers that make up a float32 one."""
-
-
-@dataclass(frozen=True)
-class PackedMix:
-    """Learned mixes of one sub-layer (24 columns) or of the collapse before the head (4).
-
-    Attributes:
-        pieces: bfloat16 [parts, 4, 3 * columns, 128]: of the first, second and third pieces, one row per mix.
-        scale: float32 [columns].
-        base: float32 [columns].
-        iterations: Sinkhorn steps.
-        eps: Added to weights and sums.
-        norm_eps: Of the norm of the flattened streams.
-    """
-
-    pieces: Tensor
-    scale: Tensor
-    base: Tensor
-    iterations: int
-    eps: float
-    norm_eps: float
 
 
 @dataclass(frozen=True)
@@ -79,25 +56,6 @@ class StreamRead:
     x: Tensor
     write: Tensor | None
     quantized: QuantizedRows | None
-
-
-def pack_mix(mix: ops.Mix) -> PackedMix:
-    """Bring mixes into the kernels' layout."""
-    columns, width = mix.fn.shape
-    rest = mix.fn.to(torch.float32)
-    pieces: list[Tensor] = []
-    for _ in range(PIECES):
-        pieces.append(rest.to(torch.bfloat16))
-        rest = rest - pieces[-1].float()
-    stacked = torch.cat(pieces).view(PIECES * columns, STREAMS, width // STREAMS)
-    channels = tuning.STREAMS.channels
-    padded = torch.nn.functional.pad(stacked, (0, -stacked.shape[2] % channels))
-    parts = padded.view(PIECES * columns, STREAMS, -1, channels).permute(2, 1, 0, 3).contiguous()
-
-    def vector(values: object) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float32).to(mix.fn.device)
-
-    return PackedMix(parts, vector(mix.scale), vector(mix.base), mix.iterations, mix.eps, mix.norm_eps)
 
 
 def write_then_read(

@@ -23,7 +23,8 @@ import torch
 import triton
 
 from dsv4agent.engine.kernels.ceilings import Ceilings, measure_ceilings, time_calls
-from dsv4agent.engine.kernels.trial_cases import FLASH, PRO, Case, cases
+from dsv4agent.engine.kernels.trial_cases import cases
+from dsv4agent.engine.kernels.trial_shapes import FLASH, PRO, Case
 
 _MODELS = {"flash": FLASH, "pro": PRO}
 

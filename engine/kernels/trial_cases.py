@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor
 from dsv4agent.engine.kernels import hyper_connections, moe, quantize, router, sampling
 from dsv4agent.engine.kernels.experts import CODES, RECORD, ExpertShape, ExpertTable
 from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_reference, pack_linear
+from dsv4agent.engine.kernels.mixes import pack_mix
 from dsv4agent.engine.kernels.quantize import QuantizedRows
+from dsv4agent.engine.kernels.trial_shapes import Case, ModelShape, Prepared
 from dsv4agent.engine.ops.hyper_connections import MIXES, Mix
 from dsv4agent.engine.ops.lists import doubles
 
@@ -20,66 +21,6 @@ LIMIT = 10.0
 EPS = 1e-6
 REFERENCE_ROWS = 24
 """Rows of a large batch that are compared with the reference."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a model, and the numbers of tokens to try.
-
-    Attributes:
-        cold_bytes: Copies of weights are made until they take so much, so that none is read from a cache.
-    """
-
-    name: str
-    hidden: int
-    width: int
-    experts: int
-    chosen: int
-    vocabulary: int
-    query_rank: int
-    query_width: int
-    groups: int
-    group_rank: int
-    tokens: tuple[int, ...] = (1, 8, 32, 4096)
-    cold_bytes: int = 200_000_000
-
-
-FLASH = ModelShape("flash", 4096, 2048, 256, 6, 129280, 1024, 32768, 8, 1024)
-PRO = ModelShape("pro", 7168, 3072, 384, 6, 129280, 1536, 65536, 16, 1024)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case with its data.
-
-    Attributes:
-        runs: The same work on several sets of buffers, to be run in turn.
-        error: Returns the distance from the reference, see `Case.tolerance`.
-        same_bits: Returns whether rows alone and in other batches have the same bits; None: nothing to see.
-    """
-
-    runs: tuple[Callable[[], object], ...]
-    error: Callable[[], float]
-    same_bits: Callable[[], bool] | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kernel at a shape.
-
-    Attributes:
-        moved: Bytes that must be read or written.
-        operations: Of products, and in which type they run ("fp8" or "bf16").
-        tolerance: Largest relative error, or share of choices that differ.
-    """
-
-    kernel: str
-    shape: str
-    moved: int
-    operations: int
-    unit: str
-    tolerance: float
-    prepare: Callable[[torch.Generator], Prepared]
 
 
 def cases(model: ModelShape) -> Iterator[Case]:
@@ -261,7 +202,7 @@ def _stream_cases(model: ModelShape, m: int) -> Iterator[Case]:
         fn = torch.randn(MIXES, 4 * d, generator=generator, device=device) / (4 * d) ** 0.5
         ones = doubles(torch.ones(MIXES))
         mix = Mix(fn, ones, doubles(torch.linspace(-1, 1, MIXES)), 20, EPS, EPS)
-        packed = hyper_connections.pack_mix(mix)
+        packed = pack_mix(mix)
 
         def run(state: Tensor, start: int = 0, stop: int = m) -> hyper_connections.StreamRead:
             rows = slice(start, stop)

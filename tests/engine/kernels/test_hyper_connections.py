@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import hyper_connections as kernels
 from dsv4agent.engine.kernels import tuning
+from dsv4agent.engine.kernels.mixes import pack_mix
 from dsv4agent.engine.kernels.quantize import quantize_rows_reference
 from dsv4agent.engine.kernels.tuning import Tile
 from dsv4agent.engine.ops.hyper_connections import Mix
@@ -48,7 +49,7 @@ def close(x: Tensor, expected: Tensor) -> bool:
 
 def test_the_pieces_are_the_mixes(generator: torch.Generator) -> None:
     mix = mix_of(generator, 200)
-    pieces = kernels.pack_mix(mix).pieces.double()
+    pieces = pack_mix(mix).pieces.double()
     whole = pieces.view(2, 4, 3, 24, 128).sum(2).permute(2, 1, 0, 3).flatten(2)[:, :, :200]
     assert torch.equal(whole.flatten(1).float(), mix.fn)
 
@@ -59,7 +60,7 @@ def test_write_then_read(generator: torch.Generator, m: int, dim: int) -> None:
     streams, y, write, norm = inputs(generator, m, dim)
     mix = mix_of(generator, dim)
     state = streams.clone()
-    result = kernels.write_then_read(state, kernels.pack_mix(mix), norm, EPS, y=y, write=write, quantize=True)
+    result = kernels.write_then_read(state, pack_mix(mix), norm, EPS, y=y, write=write, quantize=True)
     expected = kernels.write_then_read_reference(streams, mix, norm, EPS, y=y, write=write)
     assert close(result.x, expected.x)
     assert result.write is not None and expected.write is not None
@@ -75,7 +76,7 @@ def test_read_alone_leaves_the_streams(generator: torch.Generator, m: int) -> No
     streams, _, _, norm = inputs(generator, m, 256)
     mix = mix_of(generator, 256)
     state = streams.clone()
-    result = kernels.write_then_read(state, kernels.pack_mix(mix), norm, EPS)
+    result = kernels.write_then_read(state, pack_mix(mix), norm, EPS)
     assert torch.equal(state, streams) and result.quantized is None
     assert close(result.x, kernels.write_then_read_reference(streams, mix, norm, EPS).x)
 
@@ -84,7 +85,7 @@ def test_read_alone_leaves_the_streams(generator: torch.Generator, m: int) -> No
 def test_head_collapse(generator: torch.Generator, m: int) -> None:
     streams, y, write, _ = inputs(generator, m, 256)
     mix = mix_of(generator, 256, columns=4)
-    result = kernels.write_then_read(streams.clone(), kernels.pack_mix(mix), None, EPS, y=y, write=write)
+    result = kernels.write_then_read(streams.clone(), pack_mix(mix), None, EPS, y=y, write=write)
     expected = kernels.write_then_read_reference(streams, mix, None, EPS, y=y, write=write)
     assert result.write is None
     assert close(result.x, expected.x)
@@ -102,7 +103,7 @@ def test_the_matrix_ends_with_the_column_step(generator: torch.Generator) -> Non
     streams, _, _, norm = inputs(generator, 2, 128)
     mix = mix_of(generator, 128)
     sharp = replace(mix, scale=mix.scale * 12.0, base=mix.base * 6.0)
-    result = kernels.write_then_read(streams, kernels.pack_mix(sharp), norm, EPS)
+    result = kernels.write_then_read(streams, pack_mix(sharp), norm, EPS)
     expected = kernels.write_then_read_reference(streams, sharp, norm, EPS)
     assert result.write is not None and expected.write is not None
     assert torch.allclose(result.write[:, :, :4].sum(2), torch.ones(2, 4, device=norm.device), atol=1e-4)
@@ -118,7 +119,7 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator) -> None:
     write = torch.randint(0, 3, write.shape, generator=generator, device=y.device).float()
     mix = mix_of(generator, 256)
     coarse = replace(mix, fn=(mix.fn * 2**10).round() / 2**10 + (mix.fn * 2**10).round() / 2**21)
-    packed = kernels.pack_mix(coarse)
+    packed = pack_mix(coarse)
 
     def run(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         rows = slice(start, stop)
@@ -137,8 +138,8 @@ def test_zero_streams(device: torch.device) -> None:
     mix = mix_of(torch.Generator(device).manual_seed(1), 128)
     norm = torch.ones(128, device=device)
     streams = torch.zeros(2, 4, 128, dtype=torch.bfloat16, device=device)
-    result = kernels.write_then_read(streams, kernels.pack_mix(mix), norm, EPS)
+    result = kernels.write_then_read(streams, pack_mix(mix), norm, EPS)
     assert not bool(result.x.any())
     assert result.write is not None and bool(result.write.isfinite().all())
-    empty = kernels.write_then_read(streams[:0], kernels.pack_mix(mix), norm, EPS)
+    empty = kernels.write_then_read(streams[:0], pack_mix(mix), norm, EPS)
     assert empty.x.shape == (0, 128)

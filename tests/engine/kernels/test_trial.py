@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dsv4agent.engine.kernels import trial
-from dsv4agent.engine.kernels.trial_cases import FLASH, PRO, Case, ModelShape, cases
+from dsv4agent.engine.kernels.trial_cases import cases
+from dsv4agent.engine.kernels.trial_shapes import FLASH, PRO, Case, ModelShape
 
-SMALL = ModelShape("small", 256, 128, 8, 2, 1500, 128, 512, 2, 128, tokens=(1, 3), cold_bytes=1)
+SMALL = ModelShape("small", 256, 128, 4, 2, 1500, 128, 512, 2, 128, tokens=(2,), cold_bytes=1)
 
 
 def test_without_a_card(capsys: pytest.CaptureFixture[str]) -> None:
