@@ -53,6 +53,7 @@ class _Schedule:
         programs: Tiles or pairs.
         tokens: Columns of a tile.
         grouped: Which form.
+        quantize_first: Whether a launch between the products quantises, or every program that reads.
         warps: Per program.
         stages: Of the pipeline.
     """
@@ -64,6 +65,7 @@ class _Schedule:
     programs: int
     tokens: int
     grouped: bool
+    quantize_first: bool
     warps: int
     stages: int
 
@@ -139,8 +141,7 @@ def _compute(
             *common, x.codes, x.scales, weights.contiguous(), active, m * chosen, limit,
             STEPS=shape.in_steps, **form,
         )  # fmt: skip
-        # Many tokens: quantised once. Few: by every program that reads them, which saves a launch.
-        quantized = quantize_rows(active) if schedule.grouped else None
+        quantized = quantize_rows(active) if schedule.quantize_first else None
         _out_kernel[(shape.out_tiles, schedule.programs)](
             *common,
             active if quantized is None else quantized.codes,
@@ -166,7 +167,16 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
     if m <= plan.decode_tokens:
         tokens = max(plan.decode.tokens, next_power_of_two(m))
         return _Schedule(
-            flat, flat, flat, flat, m * chosen, tokens, False, plan.decode.warps, plan.decode.stages
+            experts=flat,
+            first=flat,
+            last=flat,
+            order=flat,
+            programs=m * chosen,
+            tokens=tokens,
+            grouped=False,
+            quantize_first=plan.quantize_first,
+            warps=plan.decode.warps,
+            stages=plan.decode.stages,
         )
     tokens = plan.grouped.tokens
     ordered, order = torch.sort(flat, stable=True)
@@ -188,6 +198,7 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
         programs=programs,
         tokens=tokens,
         grouped=True,
+        quantize_first=True,
         warps=plan.grouped.warps,
         stages=plan.grouped.stages,
     )

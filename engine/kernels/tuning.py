@@ -94,11 +94,14 @@ class ExpertPlan:
             works for all.
         decode: Warps and stages then; the tile is as wide as the tokens need, and never less than
             `decode.tokens`.
+        quantize_first: Whether a launch of its own quantises between the products when tokens are few;
+            otherwise every program of the second product does it for itself, again and again.
         grouped: Tile for more tokens, sorted by expert.
     """
 
     decode_tokens: int = 32
     decode: Tile = Tile(rows=128, tokens=16, warps=4, stages=4)
+    quantize_first: bool = False
     grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
@@ -10,6 +11,10 @@ import torch
 if not torch.cuda.is_available():
     # Read when a kernel is defined: before the first import of a kernel file.
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+if importlib.util.find_spec("triton") is None:
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture

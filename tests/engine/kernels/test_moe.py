@@ -111,7 +111,7 @@ def test_every_code_with_every_scale_in_every_column(generator: torch.Generator)
 
 
 @pytest.mark.usefixtures("forms")
-def test_bits_do_not_depend_on_the_batch(generator: torch.Generator) -> None:
+def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     table, _ = layer(generator, 4, 256, 128)
     x, ids, weights, shared = inputs(generator, 12, 4, 3, 256)
     x = quantize_rows_reference((x.dequantize() / 4).round().clamp(-4, 4))
@@ -125,6 +125,14 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator) -> None:
     whole = run(0, 12)
     for start, stop in [(0, 1), (11, 12), (3, 7), (2, 9)]:
         assert torch.equal(run(start, stop), whole[start:stop])
+    plan = replace(tuning.expert_plan(256, 128), quantize_first=True)
+
+    def first(hidden: int, width: int) -> ExpertPlan:
+        del hidden, width
+        return plan
+
+    monkeypatch.setattr(tuning, "expert_plan", first)
+    assert torch.equal(run(2, 5), whole[2:5]), "where the activations are quantised"
 
 
 @pytest.mark.usefixtures("forms")
