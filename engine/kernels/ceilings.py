@@ -79,7 +79,9 @@ def _fp8_rate(a: Tensor, b: Tensor) -> float | None:
     one = torch.ones((), device=a.device)
     product = torch._scaled_mm  # pyright: ignore[reportPrivateImportUsage]
     try:
-        seconds = time_calls((lambda: product(left, right, one, one, out_dtype=torch.bfloat16),))
+        seconds = time_calls(
+            (lambda: product(left, right, one, one, out_dtype=torch.bfloat16, use_fast_accum=True),)
+        )
     except RuntimeError:
         return None
     return 2 * a.shape[0] ** 3 / seconds

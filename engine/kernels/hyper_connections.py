@@ -41,6 +41,7 @@ from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_refer
 from dsv4agent.engine.kernels.sinkhorn import sigmoid, store_write_weights
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
+from dsv4agent.engine.ops.norms import rms_norm
 
 
 @dataclass(frozen=True)
@@ -330,9 +331,11 @@ def write_then_read_reference(
     state = streams.float()
     if y is not None and write is not None:
         state = ops.write_streams_(state, y.float().contiguous(), write, official=True)
-    if norm is None or mix.fn.shape[0] != MIXES:
-        x, weights = ops.collapse_streams(state, mix, official=True), None
-        assert norm is None
-    else:
+    if mix.fn.shape[0] == MIXES:
+        assert norm is not None
         x, weights = ops.read_streams(state, mix, norm.float(), eps, official=True)
+    else:
+        x, weights = ops.collapse_streams(state, mix, official=True), None
+        if norm is not None:
+            x = rms_norm(x, norm.float(), eps, official=True)
     return StreamRead(x.to(torch.bfloat16), weights, quantize_rows_reference(x) if quantize else None)

@@ -182,16 +182,18 @@ def _linear_kernel(
         )  # fmt: skip
         if SPLITS > 1:
             tile = token_tile * tl.num_programs(0) + row_tile
-            inside = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
+            inside = tl.arange(0, TOKENS)[None, :] * ROWS + tl.arange(0, ROWS)[:, None]
+            used = (token < m)[None, :]
             mine = partial + (tile * SPLITS).to(tl.int64) * (ROWS * TOKENS)
-            tl.store(mine + split * (ROWS * TOKENS) + inside, part)
+            tl.store(mine + split * (ROWS * TOKENS) + inside, part, mask=used)
             # All threads' parts are stored before one of them announces it.
             tl.debug_barrier()
             if tl.atomic_add(count + tile, 1) != SPLITS - 1:
                 return
             tl.debug_barrier()
             for other in tl.static_range(SPLITS):
-                total += tl.load(mine + other * (ROWS * TOKENS) + inside, cache_modifier=".cg")
+                source = mine + other * (ROWS * TOKENS) + inside
+                total += tl.load(source, mask=used, other=0.0, cache_modifier=".cg")
             tl.store(count + tile, 0)
         else:
             total += part

@@ -81,12 +81,14 @@ def test_read_alone_leaves_the_streams(generator: torch.Generator, m: int) -> No
     assert close(result.x, kernels.write_then_read_reference(streams, mix, norm, EPS).x)
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("m", [1, 5])
-def test_head_collapse(generator: torch.Generator, m: int) -> None:
-    streams, y, write, _ = inputs(generator, m, 256)
+def test_head_collapse(generator: torch.Generator, m: int, normed: bool) -> None:
+    streams, y, write, final = inputs(generator, m, 256)
+    norm = final if normed else None
     mix = mix_of(generator, 256, columns=4)
-    result = kernels.write_then_read(streams.clone(), pack_mix(mix), None, EPS, y=y, write=write)
-    expected = kernels.write_then_read_reference(streams, mix, None, EPS, y=y, write=write)
+    result = kernels.write_then_read(streams.clone(), pack_mix(mix), norm, EPS, y=y, write=write)
+    expected = kernels.write_then_read_reference(streams, mix, norm, EPS, y=y, write=write)
     assert result.write is None
     assert close(result.x, expected.x)
 

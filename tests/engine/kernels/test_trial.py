@@ -32,11 +32,10 @@ def test_every_case_at_a_small_size(generator: torch.Generator, case: Case) -> N
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("model", [FLASH, PRO], ids=["flash", "pro"])
-def test_real_shapes(generator: torch.Generator, model: ModelShape) -> None:
-    for case in cases(model):
-        prepared = case.prepare(generator)
-        assert prepared.error() <= case.tolerance, case
-        assert prepared.same_bits is None or prepared.same_bits(), case
-        del prepared
-        torch.cuda.empty_cache()
+@pytest.mark.parametrize("case", [*cases(FLASH), *cases(PRO)], ids=name_of)
+def test_real_shapes(generator: torch.Generator, case: Case) -> None:
+    prepared = case.prepare(generator)
+    assert prepared.error() <= case.tolerance
+    assert prepared.same_bits is None or prepared.same_bits()
+    del prepared
+    torch.cuda.empty_cache()
