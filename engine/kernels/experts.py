@@ -89,7 +89,7 @@ class ExpertTable:
             assert expert.numel() == shape.size and expert.is_contiguous()
             # The kernels are told that addresses are multiples of 16.
             assert expert.data_ptr() % 16 == 0
-            assert expert.device == device or expert.is_pinned()
+            assert expert.device.type == device.type or expert.is_pinned()
         self.shape = shape
         self.addresses = torch.tensor([e.data_ptr() for e in experts], dtype=torch.int64, device=device)
         self._experts = tuple(experts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import hyper_connections, moe, quantize, router, sampling
 from dsv4agent.engine.kernels.experts import CODES, RECORD, ExpertShape, ExpertTable
 from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_reference, pack_linear
-from dsv4agent.engine.kernels.mixes import pack_mix
+from dsv4agent.engine.kernels.mixes import PackedMix, pack_mix
 from dsv4agent.engine.kernels.quantize import QuantizedRows
 from dsv4agent.engine.kernels.trial_shapes import Case, ModelShape, Prepared
 from dsv4agent.engine.ops.hyper_connections import MIXES, Mix
@@ -31,6 +32,7 @@ def cases(model: ModelShape) -> Iterator[Case]:
         yield _expert_case(model, m)
         yield _router_case(model, m)
         yield from _stream_cases(model, m)
+    yield _expert_case(replace(model, experts=2 * model.chosen), 1, host=True)
     for m in model.tokens[:3]:
         yield _sampling_case(model, m, nucleus=False)
     yield _sampling_case(model, 1, nucleus=True)
@@ -45,7 +47,8 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
         def error() -> float:
             return _differ(quantize.quantize_rows(x), quantize.quantize_rows_reference(x))
 
-        return Prepared((lambda: quantize.quantize_rows(x),), error)
+        copies = _copies(model, x)
+        return Prepared(tuple(partial(quantize.quantize_rows, one) for one in copies), error)
 
     def norm(generator: torch.Generator) -> Prepared:
         x, weight = _normal(generator, m, d), _normal(generator, d)
@@ -58,7 +61,9 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
             alone = quantize.rms_norm_quantize(x[-1:], weight, EPS)[0]
             return torch.equal(alone, quantize.rms_norm_quantize(x, weight, EPS)[0][-1:])
 
-        return Prepared((lambda: quantize.rms_norm_quantize(x, weight, EPS),), error, same)
+        copies = _copies(model, x)
+        runs = tuple(partial(quantize.rms_norm_quantize, one, weight, EPS) for one in copies)
+        return Prepared(runs, error, same)
 
     def swiglu(generator: torch.Generator) -> Prepared:
         hidden = 4 * _normal(generator, m * model.chosen, 2 * w)
@@ -69,7 +74,9 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
             active = quantize.swiglu_reference(hidden, weights, LIMIT)
             return relative(out, quantize.quantize_rows_reference(active).dequantize())
 
-        return Prepared((lambda: quantize.swiglu_quantize(hidden, weights, LIMIT),), error)
+        copies = _copies(model, hidden)
+        runs = tuple(partial(quantize.swiglu_quantize, one, weights, LIMIT) for one in copies)
+        return Prepared(runs, error)
 
     quantised = d + d // 128
     yield Case("quantize", f"{m} x {d}", m * (2 * d + quantised), 0, "bf16", 0.0, quantise)
@@ -131,11 +138,13 @@ def _linear_case(model: ModelShape, name: str, m: int, n: int, k: int, kind: str
     return Case(f"linear {name}", f"{m} x {n} x {k}", moved, 2 * m * n * k, unit, tolerance, prepare)
 
 
-def _expert_case(model: ModelShape, m: int) -> Case:
+def _expert_case(model: ModelShape, m: int, *, host: bool = False) -> Case:
     shape = ExpertShape(model.hidden, model.width)
 
     def prepare(generator: torch.Generator) -> Prepared:
         packed = _experts(generator, model.experts, shape)
+        if host and generator.device.type == "cuda":
+            packed = [expert.cpu().pin_memory() for expert in packed]
         table = ExpertTable(shape, packed, generator.device)
         x = quantize.quantize_rows(_normal(generator, m, model.hidden))
         shared = _normal(generator, m, model.hidden)
@@ -167,7 +176,7 @@ def _expert_case(model: ModelShape, m: int) -> Case:
     operations = 6 * m * model.chosen * model.hidden * model.width
     moved = int(reached * shape.size) + m * model.hidden * 3
     name = f"{m} x {model.chosen} of {model.experts}"
-    return Case("experts", name, moved, operations, "fp8", 1e-2, prepare)
+    return Case("experts on the host" if host else "experts", name, moved, operations, "fp8", 1e-2, prepare)
 
 
 def _router_case(model: ModelShape, m: int) -> Case:
@@ -204,15 +213,15 @@ def _stream_cases(model: ModelShape, m: int) -> Iterator[Case]:
         mix = Mix(fn, ones, doubles(torch.linspace(-1, 1, MIXES)), 20, EPS, EPS)
         packed = pack_mix(mix)
 
-        def run(state: Tensor, start: int = 0, stop: int = m) -> hyper_connections.StreamRead:
+        def run(state: Tensor, by: PackedMix, start: int = 0, stop: int = m) -> hyper_connections.StreamRead:
             rows = slice(start, stop)
             return hyper_connections.write_then_read(
-                state, packed, norm, EPS, y=y[rows], write=write[rows], quantize=True
+                state, by, norm, EPS, y=y[rows], write=write[rows], quantize=True
             )
 
         def error() -> float:
             few = slice(0, REFERENCE_ROWS)
-            found = run(streams.clone())
+            found = run(streams.clone(), packed)
             expected = hyper_connections.write_then_read_reference(
                 streams[few].clone(), mix, norm, EPS, y=y[few], write=write[few]
             )
@@ -221,19 +230,20 @@ def _stream_cases(model: ModelShape, m: int) -> Iterator[Case]:
 
         def same() -> bool:
             state = streams.clone()
-            whole = run(state)
+            whole = run(state, packed)
             assert whole.write is not None
             for span in _spans(m):
                 part, rows = streams[slice(*span)].clone(), slice(*span)
-                found = run(part, *span)
+                found = run(part, packed, *span)
                 assert found.write is not None
                 pairs = (part, state), (found.x, whole.x), (found.write, whole.write)
                 if not all(torch.equal(a, b[rows]) for a, b in pairs):
                     return False
             return True
 
-        copies = tuple(partial(run, streams.clone()) for _ in range(4 if m <= 64 else 1))
-        return Prepared(copies, error, same)
+        mixes = [replace(packed, pieces=pieces) for pieces in _copies(model, packed.pieces)]
+        runs = tuple(partial(run, streams.clone(), by) for by in mixes[: 64 if m <= 64 else 4])
+        return Prepared(runs, error, same)
 
     moved = 6 * MIXES * 4 * d + m * (16 * d + 2 * d + 3 * d)
     yield Case("write+read streams", f"{m} x 4 x {d}", moved, 576 * d * m, "bf16", 3e-3, prepare)
@@ -264,6 +274,12 @@ def relative(found: Tensor, expected: Tensor) -> float:
     difference = (found.double() - expected.double()).square().sum()
     error = float((difference / expected.double().square().sum().clamp(min=1e-300)).sqrt())
     return error if error == error else float("inf")
+
+
+def _copies(model: ModelShape, x: Tensor) -> list[Tensor]:
+    """Return `x` and as many copies as keep it out of the caches, at most 63."""
+    count = -(-model.cold_bytes // (x.numel() * x.element_size()))
+    return [x, *(x.clone() for _ in range(min(count, 64) - 1))]
 
 
 def _differ(found: QuantizedRows, expected: QuantizedRows) -> float:

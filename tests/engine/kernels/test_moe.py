@@ -168,3 +168,16 @@ def test_the_decode_tile_is_as_wide_as_the_tokens() -> None:
     plan = tuning.expert_plan(4096, 2048)
     assert plan.decode_tokens <= 64
     assert replace(plan).grouped.rows == layout.ROWS
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("m", [2, 40])
+def test_experts_may_live_in_pinned_memory_of_the_host(generator: torch.Generator, m: int) -> None:
+    table, packed = layer(generator, 4, 256, 128)
+    mixed = [expert.cpu().pin_memory() if number % 2 else expert for number, expert in enumerate(packed)]
+    x, ids, weights, shared = inputs(generator, m, 4, 3, 256)
+    found = moe.routed_experts(
+        x, ids, weights, ExpertTable(table.shape, mixed, generator.device), shared, limit=LIMIT
+    )
+    assert torch.equal(found, moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT))
