@@ -42,7 +42,7 @@ class LinearPlan:
 
     Attributes:
         splits: Parts of the inner dimension whose sums are added in order. Decides bits.
-        skinny: Tile for at most `skinny_tokens` rows, one program per part.
+        skinny: Tile for at most `skinny_tokens` rows, one program per part; wider if there are more rows.
         wide: Tile for more; a program goes through all parts.
         skinny_tokens: Where the forms change.
     """
@@ -50,7 +50,7 @@ class LinearPlan:
     splits: int
     skinny: Tile
     wide: Tile
-    skinny_tokens: int = 64
+    skinny_tokens: int = 128
 
 
 _LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
@@ -78,9 +78,9 @@ def linear_splits(n: int, k: int) -> int:
 
 
 def skinny_tile(plan: LinearPlan, m: int) -> Tile:
-    """Return the tile of the skinny form for m rows: no wider than they need."""
+    """Return the tile of the skinny form for m rows: as wide as they need, up to 64."""
     tokens = plan.skinny.tokens
-    while tokens < min(m, plan.skinny_tokens):
+    while tokens < min(m, 64):
         tokens *= 2
     return Tile(plan.skinny.rows, tokens, plan.skinny.warps, plan.skinny.stages)
 

@@ -106,7 +106,7 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, kind: str) 
 def test_counters_are_left_at_zero(generator: torch.Generator) -> None:
     x, w = operands(generator, "fp8", 2, 256, 1024)
     linear(x, w)
-    assert not bool(kernels.counters(generator.device, 1).any())
+    assert not bool(kernels.counters(w.tiles.device, 1).any())
 
 
 def test_the_number_of_splits_is_a_function_of_the_weights() -> None:

@@ -30,6 +30,6 @@ def test_the_forms_share_their_parts() -> None:
     assert plain.wide != widened.wide
 
 
-@pytest.mark.parametrize(("m", "tokens"), [(1, 16), (16, 16), (17, 32), (64, 64)])
+@pytest.mark.parametrize(("m", "tokens"), [(1, 16), (16, 16), (17, 32), (64, 64), (128, 64)])
 def test_skinny_tiles_are_as_wide_as_they_must(m: int, tokens: int) -> None:
     assert tuning.skinny_tile(tuning.linear_plan(4096, 4096), m).tokens == tokens
