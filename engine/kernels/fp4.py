@@ -66,11 +66,15 @@ def expert_product(
             factor = decode_e8m0(code)
             x0, x1 = _quantized(x0, inverse), _quantized(x1, inverse)
             x2, x3 = _quantized(x2, inverse), _quantized(x3, inverse)
+        d0 = tl.dot(_low(low), x0.T)
+        d1 = tl.dot(_high(low), x1.T)
+        d2 = tl.dot(_low(high), x2.T)
+        d3 = tl.dot(_high(high), x3.T)
         # Factors are powers of two: these products are exact, contracted or not.
-        part = tl.dot(_low(low), x0.T) * _row_scale(words, 0)[:, None]
-        part += tl.dot(_high(low), x1.T) * _row_scale(words, 8)[:, None]
-        part += tl.dot(_low(high), x2.T) * _row_scale(words, 16)[:, None]
-        part += tl.dot(_high(high), x3.T) * _row_scale(words, 24)[:, None]
+        part = d0 * _row_scale(words, 0)[:, None]
+        part += d1 * _row_scale(words, 8)[:, None]
+        part += d2 * _row_scale(words, 16)[:, None]
+        part += d3 * _row_scale(words, 24)[:, None]
         total += part * factor[None, :]
         after = tl.minimum(step + 1, STEPS - 1)
         words = tl.load(scales + after * 2176)

@@ -39,6 +39,7 @@ from dsv4agent.engine.kernels.quantize import (
     quantize_rows_reference,
     swiglu_reference,
 )
+from dsv4agent.engine.kernels.tuning import Tile
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class _Schedule:
         tokens: Columns of a tile.
         grouped: Which form.
         quantize_first: Whether a launch between the products quantises, or every program that reads.
-        warps: Per program.
-        stages: Of the pipeline.
+        tile: Warps, stages and registers.
     """
 
     experts: Tensor
@@ -66,8 +66,7 @@ class _Schedule:
     tokens: int
     grouped: bool
     quantize_first: bool
-    warps: int
-    stages: int
+    tile: Tile
 
 
 def routed_experts(
@@ -131,8 +130,9 @@ def _compute(
         "PAIRS": 1 if schedule.grouped else next_power_of_two(m * chosen),
         "TOKENS": schedule.tokens,
         "GROUPED": schedule.grouped,
-        "num_warps": schedule.warps,
-        "num_stages": schedule.stages,
+        "num_warps": schedule.tile.warps,
+        "num_stages": schedule.tile.stages,
+        "maxnreg": schedule.tile.registers,
     }
     fused = combine is not None and not schedule.grouped
     shared, out = combine or (outputs, outputs)
@@ -175,8 +175,7 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
             tokens=tokens,
             grouped=False,
             quantize_first=plan.quantize_first,
-            warps=plan.decode.warps,
-            stages=plan.decode.stages,
+            tile=plan.decode,
         )
     tokens = plan.grouped.tokens
     ordered, order = torch.sort(flat, stable=True)
@@ -199,8 +198,7 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
         tokens=tokens,
         grouped=True,
         quantize_first=True,
-        warps=plan.grouped.warps,
-        stages=plan.grouped.stages,
+        tile=plan.grouped,
     )
 
 

@@ -2,7 +2,7 @@
 
 Two kinds of numbers stand here. The parts of a sum decide bits: they are functions of the shape of the
 weights and must never depend on the number of rows. The rest (rows and tokens of a tile, warps, stages)
-decides speed only. No measurement has chosen any of them yet: they are what compiles without spills.
+decides speed only. No measurement has chosen any of them yet: they are what the compiler fits into registers.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class Tile:
         tokens: Columns of the product.
         warps: A multiple of 4 where the product should run on warpgroups.
         stages: Depth of the software pipeline.
+        registers: Most per thread, so that more programs fit at once; None leaves it to the compiler.
     """
 
     rows: int
     tokens: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,15 @@ class ExpertPlan:
     Attributes:
         decode_tokens: Up to here, every pair of token and expert has a program, and the first of an expert
             works for all.
-        decode: Warps and stages then; the tile is as wide as the tokens need, and never less than
-            `decode.tokens`.
+        decode: Tile then, wider if there are more tokens. With 32 tokens and 8 warps the activations are
+            copied asynchronously and no scale goes through shared memory.
         quantize_first: Whether a launch of its own quantises between the products when tokens are few;
             otherwise every program of the second product does it for itself, again and again.
         grouped: Tile for more tokens, sorted by expert.
     """
 
     decode_tokens: int = 32
-    decode: Tile = Tile(rows=128, tokens=16, warps=4, stages=4)
+    decode: Tile = Tile(rows=128, tokens=32, warps=8, stages=4, registers=128)
     quantize_first: bool = False
     grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
 

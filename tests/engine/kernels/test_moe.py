@@ -123,7 +123,7 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch
         )
 
     whole = run(0, 12)
-    for start, stop in [(0, 1), (11, 12), (3, 7), (2, 9)]:
+    for start, stop in [(0, 1), (11, 12), (2, 9)]:
         assert torch.equal(run(start, stop), whole[start:stop])
     plan = replace(tuning.expert_plan(256, 128), quantize_first=True)
 
