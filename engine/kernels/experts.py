@@ -1,0 +1,149 @@
+"""Routed experts in the kernels' layout: E2M1 codes and E8M0 scales as they come, reordered, one piece each.
+
+A tile is 128 rows. For each 128 inner columns it holds a record of 8 704 bytes: codes of columns 0 ... 63, of
+columns 64 ... 127 (for each half 128 rows x 32 bytes, low nibbles the first 32 columns, high nibbles the
+next), then four scales per row. A program streams records; a thread reads 16 bytes of one row at a time; each
+nibble plane is one scale group. The first product's tiles hold 64 rows of w1 and the same 64 of w3, so that
+one program has both sides of the SwiGLU.
+
+Experts are found through a table of addresses: some may live in pinned host memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsv4agent.engine.kernels.launch import ceil_div
+from dsv4agent.engine.weights.formats import decode_e8m0, dequantize_fp4
+
+ROWS = 128
+"""Rows of a tile."""
+PAIR = ROWS // 2
+"""Rows of w1, and of w3, in a tile of the first product."""
+CODES = 8192
+RECORD = CODES + 512
+"""Bytes of a record, and of the codes in it."""
+
+Fp4Weight = tuple[Tensor, Tensor]
+"""Packed codes int8 or uint8 [o, i / 2] and E8M0 codes uint8 [o, i / 32], as in the checkpoint."""
+
+
+@dataclass(frozen=True)
+class ExpertShape:
+    """Sizes of one expert.
+
+    Attributes:
+        hidden: Channels of input and output.
+        width: Channels between the products.
+    """
+
+    hidden: int
+    width: int
+
+    @property
+    def in_tiles(self) -> int:
+        """Tiles of the first product."""
+        return ceil_div(self.width, PAIR)
+
+    @property
+    def in_steps(self) -> int:
+        """Records per tile of the first product."""
+        return ceil_div(self.hidden, 128)
+
+    @property
+    def out_tiles(self) -> int:
+        """Tiles of the second product."""
+        return ceil_div(self.hidden, ROWS)
+
+    @property
+    def out_steps(self) -> int:
+        """Records per tile of the second product."""
+        return ceil_div(self.width, 128)
+
+    @property
+    def out_offset(self) -> int:
+        """Bytes before the second product's tiles."""
+        return self.in_tiles * self.in_steps * RECORD
+
+    @property
+    def size(self) -> int:
+        """Bytes of an expert."""
+        return self.out_offset + self.out_tiles * self.out_steps * RECORD
+
+
+class ExpertTable:
+    """The experts of one layer and where they are.
+
+    Attributes:
+        shape: Of each.
+        addresses: int64 [e], on the device that computes.
+    """
+
+    def __init__(self, shape: ExpertShape, experts: Sequence[Tensor], device: torch.device) -> None:
+        """Take packed experts, uint8 [shape.size], on the device or in pinned memory of the host."""
+        for expert in experts:
+            assert expert.numel() == shape.size and expert.is_contiguous()
+            # The kernels are told that addresses are multiples of 16.
+            assert expert.data_ptr() % 16 == 0
+            assert expert.device.type == device.type or expert.is_pinned()
+        self.shape = shape
+        self.addresses = torch.tensor([e.data_ptr() for e in experts], dtype=torch.int64, device=device)
+        self._experts = tuple(experts)
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+
+def pack_expert(w1: Fp4Weight, w2: Fp4Weight, w3: Fp4Weight) -> Tensor:
+    """Bring one expert into the kernels' layout: uint8 [ExpertShape.size]."""
+    gates = _tile_rows(w1, PAIR), _tile_rows(w3, PAIR)
+    first = _records(*(torch.cat(parts, dim=1) for parts in zip(*gates, strict=True)))
+    return torch.cat((first.flatten(), _records(*_tile_rows(w2, ROWS)).flatten()))
+
+
+def unpack_expert(packed: Tensor, shape: ExpertShape) -> tuple[Tensor, Tensor, Tensor]:
+    """Return w1, w2, w3 as float32."""
+    first = _dense(packed[: shape.out_offset].view(shape.in_tiles, shape.in_steps, RECORD))
+    second = _dense(packed[shape.out_offset :].view(shape.out_tiles, shape.out_steps, RECORD))
+    w1, w3 = first[:, :PAIR].flatten(0, 1), first[:, PAIR:].flatten(0, 1)
+    return (
+        w1[: shape.width, : shape.hidden],
+        second.flatten(0, 1)[: shape.hidden, : shape.width],
+        w3[: shape.width, : shape.hidden],
+    )
+
+
+def _tile_rows(weight: Fp4Weight, rows: int) -> Fp4Weight:
+    """Pad to whole tiles and steps: codes [t, rows, steps * 64] and scales [t, rows, steps * 4]."""
+    codes, scales = weight[0].view(torch.uint8), weight[1].view(torch.uint8)
+    padding = (0, -codes.shape[1] % 64, 0, -codes.shape[0] % rows)
+    codes = torch.nn.functional.pad(codes, padding)
+    padding = (0, -scales.shape[1] % 4, 0, -scales.shape[0] % rows)
+    scales = torch.nn.functional.pad(scales, padding, value=1)
+    return codes.view(-1, rows, codes.shape[1]), scales.view(-1, rows, scales.shape[1])
+
+
+def _records(codes: Tensor, scales: Tensor) -> Tensor:
+    """Return uint8 [tiles, steps, RECORD] of codes [tiles, 128, steps * 64] and scales [tiles, 128, ...]."""
+    tiles, rows, _ = codes.shape
+    nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).view(tiles, rows, -1, 2, 2, 32)
+    planes = nibbles[:, :, :, :, 0] | (nibbles[:, :, :, :, 1] << 4)
+    steps = planes.shape[2]
+    body = planes.permute(0, 2, 3, 1, 4).reshape(tiles, steps, CODES)
+    tail = scales.view(tiles, rows, steps, 4).transpose(1, 2).reshape(tiles, steps, RECORD - CODES)
+    return torch.cat((body, tail), dim=2)
+
+
+def _dense(records: Tensor) -> Tensor:
+    """Return float32 [tiles, 128, steps * 128]."""
+    tiles, steps, _ = records.shape
+    planes = records[..., :CODES].view(tiles, steps, 2, ROWS, 32)
+    codes = torch.stack((planes & 0xF, planes >> 4), dim=-2).permute(0, 3, 1, 2, 4, 5)
+    codes = codes.reshape(tiles * ROWS, steps * 128)
+    scales = records[..., CODES:].view(tiles, steps, ROWS, 4).transpose(1, 2).reshape(tiles * ROWS, steps * 4)
+    packed = codes[:, 0::2] | (codes[:, 1::2] << 4)
+    return dequantize_fp4(packed, decode_e8m0(scales)).view(tiles, ROWS, steps * 128)

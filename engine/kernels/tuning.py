@@ -1,0 +1,177 @@
+"""Tile sizes of the kernels, per shape.
+
+Two kinds of numbers stand here. The parts of a sum decide bits: they are functions of the shape of the
+weights and must never depend on the number of rows. The rest (rows and tokens of a tile, warps, stages)
+decides speed only. No measurement has chosen any of them yet: they are what the compiler fits into registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsv4agent.engine.kernels.launch import ceil_div
+
+BLOCK = 128
+"""Inner columns of one step of every product: the block of the FP8 scales."""
+TILE_ROWS = 64
+"""Rows of weights that are stored together; the smallest tile of the matrix units of a warpgroup."""
+MULTIPROCESSORS = 132
+"""Of an H200."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The work of one program.
+
+    Attributes:
+        rows: Of weights.
+        tokens: Columns of the product.
+        warps: A multiple of 4 where the product should run on warpgroups.
+        stages: Depth of the software pipeline.
+        registers: Most per thread, so that more programs fit at once; None leaves it to the compiler.
+    """
+
+    rows: int
+    tokens: int
+    warps: int
+    stages: int
+    registers: int | None = None
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """How a linear of one shape is computed.
+
+    Attributes:
+        splits: Parts of the inner dimension whose sums are added in order. Decides bits.
+        skinny: Tile for at most `skinny_tokens` rows, one program per part; wider if there are more rows.
+        wide: Tile for more; a program goes through all parts.
+        skinny_tokens: Where the forms change.
+    """
+
+    splits: int
+    skinny: Tile
+    wide: Tile
+    skinny_tokens: int = 128
+
+
+_LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
+"""Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
+
+
+def linear_plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
+    """Return the plan for weights [n, k]; `widened` if FP8 weights meet bfloat16 rows.
+
+    Widened weights take registers, so their tiles are smaller.
+    """
+    wide = Tile(128, 64, warps=8, stages=4) if widened else Tile(128, 128, warps=8, stages=3)
+    return _LINEAR_PLANS.get((n, k)) or LinearPlan(
+        splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=wide
+    )
+
+
+def linear_splits(n: int, k: int) -> int:
+    """Return enough parts for two programs per multiprocessor, each of at least four steps if it can be."""
+    tiles, steps = ceil_div(n, TILE_ROWS), ceil_div(k, BLOCK)
+    splits = 1
+    while tiles * splits < 2 * MULTIPROCESSORS and splits < 16 and steps >= 8 * splits:
+        splits *= 2
+    return splits
+
+
+def skinny_tile(plan: LinearPlan, m: int) -> Tile:
+    """Return the tile of the skinny form for m rows: as wide as they need, up to 64."""
+    tokens = plan.skinny.tokens
+    while tokens < min(m, 64):
+        tokens *= 2
+    return Tile(plan.skinny.rows, tokens, plan.skinny.warps, plan.skinny.stages)
+
+
+@dataclass(frozen=True)
+class ExpertPlan:
+    """How the routed experts are computed; nothing here decides bits.
+
+    Attributes:
+        decode_tokens: Up to here, every pair of token and expert has a program, and the first of an expert
+            works for all.
+        decode: Tile then, wider if there are more tokens. With 32 tokens and 8 warps the activations are
+            copied asynchronously and no scale goes through shared memory.
+        quantize_first: Whether a launch of its own quantises between the products when tokens are few;
+            otherwise every program of the second product does it for itself, again and again.
+        grouped: Tile for more tokens, sorted by expert.
+    """
+
+    decode_tokens: int = 32
+    decode: Tile = Tile(rows=128, tokens=32, warps=8, stages=4, registers=128)
+    quantize_first: bool = False
+    grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
+
+
+_EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
+
+
+def expert_plan(hidden: int, width: int) -> ExpertPlan:
+    """Return the plan for experts hidden -> width -> hidden."""
+    return _EXPERT_PLANS.get((hidden, width), ExpertPlan())
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How kernels over rows are launched.
+
+    Attributes:
+        blocks: FP8 blocks per program.
+        warps: Of a program with that many.
+        norm_warps: Of a program with a whole row. Decides bits.
+        columns: Channels per program where rows are only added.
+        router_warps: Of the choice of experts. Decides bits.
+    """
+
+    blocks: int = 8
+    warps: int = 4
+    norm_warps: int = 8
+    columns: int = 1024
+    router_warps: int = 1
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How tokens are sampled.
+
+    Attributes:
+        block: Tokens per program. Decides bits, like `warps`.
+        warps: Per program.
+        narrow: Tokens that a program compares with 16 candidates at a time.
+        nucleus_warps: Of the program that finds the border of top-p.
+    """
+
+    block: int = 1024
+    warps: int = 4
+    narrow: int = 256
+    nucleus_warps: int = 16
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """How hyper-connections are computed.
+
+    Attributes:
+        channels: Of every stream in one part of the product with the mixes. Decides bits.
+        skinny: Tokens, warps and stages when every part has a program.
+        wide: The same when one program goes through all parts.
+        skinny_tokens: Where the forms change.
+        fused_tokens: Up to here the last program to arrive finishes the tokens; then a launch does.
+        finish_warps: Warps that turn the sums of one token into its row.
+    """
+
+    channels: int = 128
+    skinny: Tile = Tile(rows=128, tokens=16, warps=4, stages=2)
+    wide: Tile = Tile(rows=128, tokens=32, warps=8, stages=1)
+    skinny_tokens: int = 128
+    fused_tokens: int = 4
+    finish_warps: int = 8
+
+
+ROWS = RowPlan()
+STREAMS = StreamPlan()
+SAMPLING = SamplingPlan()

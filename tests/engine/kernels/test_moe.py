@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsv4agent.engine.kernels import experts as layout
+from dsv4agent.engine.kernels import moe, tuning
+from dsv4agent.engine.kernels.experts import ExpertShape, ExpertTable, Fp4Weight
+from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
+from dsv4agent.engine.kernels.tuning import ExpertPlan, Tile
+from dsv4agent.engine.weights.formats import decode_e8m0, dequantize_fp4, quantize_fp4
+from tests.engine.kernels.measures import relative_error
+
+LIMIT = 10.0
+
+
+@pytest.fixture
+def forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grouped form from 5 tokens on, with small tiles."""
+    plan = ExpertPlan(decode_tokens=4, grouped=Tile(rows=128, tokens=16, warps=4, stages=2))
+
+    def small(hidden: int, width: int) -> ExpertPlan:
+        del hidden, width
+        return plan
+
+    monkeypatch.setattr(tuning, "expert_plan", small)
+
+
+def fp4(generator: torch.Generator, rows: int, columns: int) -> Fp4Weight:
+    weight = torch.randn(rows, columns, generator=generator, device=generator.device) / columns**0.5
+    exponents = torch.randint(-3, 4, (rows, 1), generator=generator, device=generator.device)
+    return quantize_fp4(weight * 2.0**exponents)
+
+
+def layer(
+    generator: torch.Generator, count: int, hidden: int, width: int
+) -> tuple[ExpertTable, list[Tensor]]:
+    packed = [
+        layout.pack_expert(
+            fp4(generator, width, hidden), fp4(generator, hidden, width), fp4(generator, width, hidden)
+        )
+        for _ in range(count)
+    ]
+    return ExpertTable(ExpertShape(hidden, width), packed, generator.device), packed
+
+
+def inputs(
+    generator: torch.Generator, m: int, count: int, chosen: int, hidden: int
+) -> tuple[QuantizedRows, Tensor, Tensor, Tensor]:
+    device = generator.device
+    x = quantize_rows_reference(3.0 * torch.randn(m, hidden, generator=generator, device=device))
+    scores = torch.rand(m, count, generator=generator, device=device)
+    ids = scores.topk(chosen).indices.sort(dim=-1).values.to(torch.int32)
+    weights = torch.rand(m, chosen, generator=generator, device=device) + 0.1
+    return x, ids, weights, torch.randn(m, hidden, generator=generator, device=device).to(torch.bfloat16)
+
+
+def part(rows: QuantizedRows, start: int, stop: int) -> QuantizedRows:
+    return QuantizedRows(rows.codes[start:stop], rows.scales[start:stop])
+
+
+@pytest.mark.parametrize(("hidden", "width"), [(128, 128), (256, 192), (160, 96)])
+def test_packing_keeps_every_value(generator: torch.Generator, hidden: int, width: int) -> None:
+    weights = fp4(generator, width, hidden), fp4(generator, hidden, width), fp4(generator, width, hidden)
+    packed = layout.pack_expert(*weights)
+    shape = ExpertShape(hidden, width)
+    assert packed.shape == (shape.size,)
+    for found, (codes, scales) in zip(layout.unpack_expert(packed, shape), weights, strict=True):
+        assert torch.equal(found, dequantize_fp4(codes, decode_e8m0(scales)))
+
+
+def test_real_experts_have_the_size_of_the_checkpoint() -> None:
+    assert ExpertShape(4096, 2048).size == 13_369_344
+    assert ExpertShape(7168, 3072).size == 35_094_528
+
+
+@pytest.mark.usefixtures("forms")
+@pytest.mark.parametrize(("hidden", "width"), [(256, 128), (160, 96)])
+@pytest.mark.parametrize("m", [1, 4, 7])
+def test_both_forms_agree_with_the_reference(
+    generator: torch.Generator, m: int, hidden: int, width: int
+) -> None:
+    table, packed = layer(generator, 4, hidden, width)
+    x, ids, weights, shared = inputs(generator, m, 4, 3, hidden)
+    out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
+    expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
+    assert out.dtype is torch.bfloat16 and bool(out.isfinite().all())
+    assert relative_error(out, expected) < 5e-3, "bfloat16 roundings"
+
+
+@pytest.mark.usefixtures("forms")
+def test_every_code_with_every_scale_in_every_column(generator: torch.Generator) -> None:
+    """Token t reaches column t of w2 alone, so its output is that column: no sum, one rounding."""
+    device = generator.device
+    identity = quantize_fp4(torch.eye(128, device=device) * 4.0)
+    codes = torch.randint(0, 256, (128, 64), dtype=torch.uint8, generator=generator, device=device)
+    scales = torch.randint(97, 157, (128, 4), dtype=torch.uint8, generator=generator, device=device)
+    table = ExpertTable(
+        ExpertShape(128, 128), [layout.pack_expert(identity, (codes, scales), identity)], device
+    )
+    x = quantize_rows_reference(torch.eye(128, device=device) * 2.0)
+    ids = torch.zeros(128, 1, dtype=torch.int32, device=device)
+    out = moe.expert_outputs(x, ids, torch.ones(128, 1, device=device), table, limit=LIMIT)
+    active = 8.0 / (1.0 + torch.exp(torch.tensor(-8.0))) * 8.0
+    factor = quantize_rows_reference(active.view(1, 1).to(torch.bfloat16)).dequantize()[0, 0]
+    expected = dequantize_fp4(codes, decode_e8m0(scales)).t() * factor.to(device)
+    assert torch.equal(out[:, 0], expected.to(torch.bfloat16))
+
+
+@pytest.mark.usefixtures("forms")
+def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = layer(generator, 4, 256, 128)
+    x, ids, weights, shared = inputs(generator, 12, 4, 3, 256)
+    x = quantize_rows_reference((x.dequantize() / 4).round().clamp(-4, 4))
+
+    def run(start: int, stop: int) -> Tensor:
+        rows = slice(start, stop)
+        return moe.routed_experts(
+            part(x, start, stop), ids[rows], weights[rows], table, shared[rows], limit=LIMIT
+        )
+
+    whole = run(0, 12)
+    for start, stop in [(0, 1), (11, 12), (2, 9)]:
+        assert torch.equal(run(start, stop), whole[start:stop])
+    plan = replace(tuning.expert_plan(256, 128), quantize_first=True)
+
+    def first(hidden: int, width: int) -> ExpertPlan:
+        del hidden, width
+        return plan
+
+    monkeypatch.setattr(tuning, "expert_plan", first)
+    assert torch.equal(run(2, 5), whole[2:5]), "where the activations are quantised"
+
+
+@pytest.mark.usefixtures("forms")
+@pytest.mark.parametrize("m", [3, 20])
+def test_all_tokens_may_choose_the_same_experts(generator: torch.Generator, m: int) -> None:
+    table, packed = layer(generator, 5, 128, 128)
+    x, ids, weights, shared = inputs(generator, m, 5, 2, 128)
+    ids = torch.tensor([1, 4], dtype=torch.int32, device=ids.device).expand(m, 2).contiguous()
+    out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
+    expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
+    assert torch.allclose(out.float(), expected.float(), rtol=2**-6, atol=2**-6)
+
+
+def test_clamps_hold_and_zeros_stay(generator: torch.Generator) -> None:
+    table, packed = layer(generator, 2, 128, 128)
+    x, ids, weights, shared = inputs(generator, 2, 2, 2, 128)
+    large = quantize_rows_reference(x.dequantize() * 1e4)
+    out = moe.routed_experts(large, ids, weights, table, shared, limit=LIMIT)
+    expected = moe.routed_experts_reference(large, ids, weights, packed, table, shared, limit=LIMIT)
+    assert relative_error(out, expected) < 5e-3
+    nothing = quantize_rows_reference(torch.zeros(2, 128, device=shared.device))
+    assert torch.equal(moe.routed_experts(nothing, ids, weights, table, shared, limit=LIMIT), shared)
+
+
+def test_no_tokens(generator: torch.Generator) -> None:
+    table, _ = layer(generator, 2, 128, 128)
+    x, ids, weights, shared = inputs(generator, 1, 2, 1, 128)
+    out = moe.routed_experts(part(x, 0, 0), ids[:0], weights[:0], table, shared[:0], limit=LIMIT)
+    assert out.shape == (0, 128)
+
+
+def test_the_decode_tile_is_as_wide_as_the_tokens() -> None:
+    plan = tuning.expert_plan(4096, 2048)
+    assert plan.decode_tokens <= 64
+    assert replace(plan).grouped.rows == layout.ROWS
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("m", [2, 40])
+def test_experts_may_live_in_pinned_memory_of_the_host(generator: torch.Generator, m: int) -> None:
+    table, packed = layer(generator, 4, 256, 128)
+    mixed = [expert.cpu().pin_memory() if number % 2 else expert for number, expert in enumerate(packed)]
+    x, ids, weights, shared = inputs(generator, m, 4, 3, 256)
+    found = moe.routed_experts(
+        x, ids, weights, ExpertTable(table.shape, mixed, generator.device), shared, limit=LIMIT
+    )
+    assert torch.equal(found, moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT))

@@ -1,0 +1,72 @@
+"""Device functions, each called from a small kernel."""
+# Triton's language has no types that a checker understands.
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from dsv4agent.engine import kernels
+from dsv4agent.engine.kernels import numerics
+
+
+@triton.jit
+def _apply(x, out, FUNCTION: tl.constexpr, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, FUNCTION(tl.load(x + place)))
+
+
+@triton.jit
+def _sum(x, out, SIZE: tl.constexpr):
+    tl.store(out, numerics.tree_sum(tl.load(x + tl.arange(0, SIZE)), SIZE))
+
+
+def apply(function: object, x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    _apply[(1,)](x, out, FUNCTION=function, SIZE=x.numel())
+    return out
+
+
+def test_log1p_keeps_small_numbers(device: torch.device) -> None:
+    x = torch.cat((torch.logspace(-30, 0, 2047, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)))
+    found = apply(numerics.log1p, x.float().to(device)).double().cpu()
+    expected = torch.log1p(x.float().double())
+    assert bool(((found - expected).abs() <= 3e-7 * expected).all())
+
+
+def test_round_bf16(generator: torch.Generator, device: torch.device) -> None:
+    bits = torch.randint(0, 0x7F000000, (4096,), generator=generator, device=device, dtype=torch.int32)
+    bits[:1024] = bits[:1024] & ~0xFFFF | 0x8000  # Ties.
+    x = bits.view(torch.float32) * torch.where(bits % 3 == 0, -1.0, 1.0)
+    assert torch.equal(apply(numerics.round_bf16, x), x.to(torch.bfloat16).float())
+
+
+def test_tree_sum_adds_neighbours_first(generator: torch.Generator, device: torch.device) -> None:
+    x = torch.randn(64, generator=generator, device=device)
+    out = torch.empty(1, device=device)
+    _sum[(1,)](x, out, SIZE=64)
+    expected = x
+    while expected.numel() > 1:
+        expected = expected[0::2] + expected[1::2]
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("name", ["triton", "dsv4agent.engine.kernels"])
+def test_the_engine_loads_no_kernels_on_import(name: str) -> None:
+    """Only functions may import them: a machine without a card, or without Triton, loads the engine."""
+    folder = Path(str(kernels.__file__)).parent
+    files = [path for path in folder.parent.rglob("*.py") if folder not in path.parents]
+    assert files
+    for path in files:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith(name) for alias in node.names), path
+            elif isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith(name), path

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from dsv4agent.engine.kernels import tuning
+from dsv4agent.engine.kernels.trial_shapes import FLASH, PRO, ModelShape
+
+
+@pytest.mark.parametrize("model", [FLASH, PRO])
+def test_every_part_of_a_real_sum_has_work(model: ModelShape) -> None:
+    shapes = [
+        (model.query_rank + 512, model.hidden),
+        (model.query_width, model.query_rank),
+        (model.hidden, model.groups * model.group_rank),
+        (2 * model.width, model.hidden),
+        (model.experts, model.hidden),
+        (64, model.hidden),
+    ]
+    for n, k in shapes:
+        steps = k // tuning.BLOCK
+        splits = tuning.linear_splits(n, k)
+        longest = -(-steps // splits)
+        assert steps > (splits - 1) * longest, (n, k)
+
+
+def test_the_forms_share_their_parts() -> None:
+    """A plan has one number of parts; only tiles differ between its forms."""
+    plain, widened = tuning.linear_plan(8192, 4096), tuning.linear_plan(8192, 4096, widened=True)
+    assert plain.splits == widened.splits
+    assert plain.wide != widened.wide
+
+
+@pytest.mark.parametrize(("m", "tokens"), [(1, 16), (16, 16), (17, 32), (64, 64), (128, 64)])
+def test_skinny_tiles_are_as_wide_as_they_must(m: int, tokens: int) -> None:
+    assert tuning.skinny_tile(tuning.linear_plan(4096, 4096), m).tokens == tokens
