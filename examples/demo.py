@@ -32,6 +32,8 @@ from examples.train_mini.repository import Repository, make_repository, write
 TASK = "The tests fail. Find the bug and fix it."
 TESTS = ("python", "-B", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider")
 CHECK = Check(shlex.join(TESTS), seconds=60)
+PATIENCE, SHORTEST = 170.0, 15.0
+"""Seconds for all attempts together, and the fewest in which another is worth beginning."""
 SEED_STEP = 1_000_003
 """Between the seeds of the attempts of one demo."""
 
@@ -106,15 +108,17 @@ async def repair(console: Console, folder: Path, options: Options) -> str:
 
     A try whose tests stay red is taken back, and the next one draws other tokens.
     """
-    limits = Limits(steps=options.max_steps)
-    async with Agent[None](options.model, limits=limits, checkpoints=True) as agent:
+    end = anyio.current_time() + PATIENCE
+    async with Agent[None](options.model, checkpoints=True) as agent:
         for number in range(1, options.attempts + 1):
             if number > 1:
                 console.rule(f"the tests still fail; its changes were taken back: attempt {number}")
             async with agent.session(folder, seed=options.seed + (number - 1) * SEED_STEP) as session:
-                await work(console, session)
+                limits = Limits(steps=options.max_steps, seconds=end - anyio.current_time())
+                await work(console, session, limits)
                 passed = (await CHECK.run(session.sandbox)).exit_code == 0
-                if passed or number == options.attempts:
+                late = end - anyio.current_time() < SHORTEST
+                if passed or late or number == options.attempts:
                     break
                 await session.restore()
         # Of the last attempt, whatever became of it.
@@ -123,11 +127,11 @@ async def repair(console: Console, folder: Path, options: Options) -> str:
     return changes.diff if changes is not None else ""
 
 
-async def work(console: Console, session: Session) -> None:
+async def work(console: Console, session: Session, limits: Limits) -> None:
     """Run the task in a session and show it."""
     view = TextView(console)
     seconds, sampled = 0.0, 0
-    async for event in session.run(TASK):
+    async for event in session.run(TASK, limits=limits):
         view.show(event)
         if isinstance(event, StepFinished):
             seconds, sampled = seconds + event.seconds, sampled + event.sampled_tokens
