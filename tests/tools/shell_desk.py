@@ -40,6 +40,7 @@ class Desk:
         self.workspace = Path(sandbox.policy.workspace)
         self.tools = {tool.name: tool for tool in tools}
         self.live: list[str] = []
+        self.last = ""  # For those who need the text of an earlier call.
         self.context = ToolContext(sandbox, count_words, budget, spill, self._show)
 
     async def call(self, name: str, /, **args: Any) -> ToolResult:
