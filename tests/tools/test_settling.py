@@ -1,4 +1,5 @@
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dsv4agent.tools.settling import settle
@@ -29,7 +30,7 @@ async def test_work_that_takes_longer_is_cut() -> None:
 
 async def test_a_failure_comes_as_it_is() -> None:
     async def work() -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         raise ValueError("as it is")
 
     with pytest.raises(ValueError, match="as it is"):
