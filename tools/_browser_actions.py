@@ -16,6 +16,9 @@ from dsv4agent.tools._browser_words import clipped
 _SCREEN = 0.9
 """Share of the visible part that one step of scrolling moves."""
 _NO_LIMIT = 0.0
+# How the status lines begin that the sandbox's proxy writes in its own name. Only for http: of https, what it
+# does not let through does not load at all.
+_PROXY_ANSWERS = {403: "network_denied: ", 502: "unreachable: ", 504: "timeout: "}
 
 
 class Refusal(Exception):
@@ -39,7 +42,7 @@ async def act(tab: Tab, request: Mapping[str, Any]) -> bytes | None:
 
 async def _goto(tab: Tab, request: Mapping[str, Any]) -> None:
     try:
-        await tab.page.goto(request["url"], wait_until="domcontentloaded", timeout=_NO_LIMIT)
+        response = await tab.page.goto(request["url"], wait_until="domcontentloaded", timeout=_NO_LIMIT)
     except PlaywrightError as error:
         if "Download is starting" in error.message:
             return  # The download reports itself.
@@ -47,6 +50,10 @@ async def _goto(tab: Tab, request: Mapping[str, Any]) -> None:
             reason = error.message.partition("net::")[2].split()[0].rstrip(":")
             raise Refusal("network_error", f"{clipped(request['url'])} did not load: {reason}") from None
         raise
+    if response is not None and response.status_text.startswith(_PROXY_ANSWERS.get(response.status, "\n")):
+        # Said in words of ours: a site could write such a status line too.
+        reason = "the sandbox's proxy refused it" if response.status == 403 else "the proxy does not reach it"
+        raise Refusal("network_error", f"{clipped(request['url'])} did not load: {reason}")
 
 
 async def _click(tab: Tab, request: Mapping[str, Any]) -> None:

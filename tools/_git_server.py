@@ -7,6 +7,7 @@ request names its operation, folder and session; a reply has `result`, or `code`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -35,6 +36,9 @@ Answer = tuple[Any, bytes]
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer until the end of the input or SIGTERM."""
+    # A group of its own, for `_leave`; the first process of a session has one.
+    with contextlib.suppress(PermissionError):
+        os.setpgrp()
     signal.signal(signal.SIGTERM, _leave)
     desk = Desk()
     try:
@@ -175,4 +179,13 @@ def _refused(code: str, reason: str, paths: list[bytes]) -> dict[str, Any]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    """End git, wait for it, and end.
+
+    With this process its process namespace goes, and a git that is killed with it leaves its lock files.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
     raise SystemExit(0)

@@ -13,9 +13,12 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
+from dsv4agent.tools.settling import settle
 
 PATIENCE = 600.0
 """Seconds after which a silent server counts as dead."""
+SETTLE = 5.0
+"""Seconds that a cancelled request which would leave something half-done is given to come to its end."""
 GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 MODULES = (
@@ -49,6 +52,8 @@ for name, source in modules:
     if name == "_git_view": os.environ["PATH"] = module.safe_path(os.environ["PATH"], writable)
 package._git_server.serve(requests, replies)
 """
+# Each changes several things that belong together: a branch and the index, many files.
+_SETTLING = frozenset({"commit", "branch", "worktree_add", "worktree_remove", "restore"})
 # Isolated: neither the workspace nor a variable can add a module.
 _ARGV = (sys.executable, "-I", "-X", "utf8", "-c", _BOOT)
 
@@ -93,7 +98,8 @@ class GitClient:
     async def ask(self, request: Mapping[str, Any], *, repeatable: bool = True) -> tuple[Any, bytes]:
         """Send a request and return the result and its bytes.
 
-        A cancellation ends the server; what it left half-done, the next request ends.
+        A cancellation ends the server, if need be after `SETTLE` seconds; what a cut restore left half-done,
+        the next request about checkpoints ends.
 
         Args:
             request: What the server's module describes.
@@ -105,10 +111,10 @@ class GitClient:
         """
         async with self._lock:
             try:
-                if not repeatable and self._server is not None:
-                    # A server that died while it was idle is found out with something harmless.
-                    await self._try({"operation": "ping"}, again=True)
-                reply, body = await self._try(request, again=repeatable)
+                if request["operation"] in _SETTLING:
+                    reply, body = await settle(lambda: self._answer(request, repeatable), SETTLE)
+                else:
+                    reply, body = await self._answer(request, repeatable)
             except BaseException:
                 await self._bury()
                 raise
@@ -121,6 +127,12 @@ class GitClient:
         if self._clients.get(self._sandbox) is self:
             del self._clients[self._sandbox]
         await self._bury()
+
+    async def _answer(self, request: Mapping[str, Any], repeatable: bool) -> tuple[dict[str, Any], bytes]:
+        if not repeatable and self._server is not None:
+            # A server that died while it was idle is found out with something harmless.
+            await self._try({"operation": "ping"}, again=True)
+        return await self._try(request, again=repeatable)
 
     async def _try(self, request: Mapping[str, Any], *, again: bool) -> tuple[dict[str, Any], bytes]:
         fresh = self._server is None

@@ -13,7 +13,7 @@ import anyio
 
 from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
 from dsv4agent.tools.command_output import DRAIN, CommandOutput, drain, pump
-from dsv4agent.tools.shell import ENVIRONMENT, GRACE, limit_hit
+from dsv4agent.tools.shell import ENVIRONMENT, GRACE
 
 # The source arrives on stdin, so that it need not be readable (nor be at all) inside the cage.
 _BOOT = (
@@ -74,7 +74,6 @@ class Interpreter:
             process = self._process or await self._start()
             mark = secrets.token_hex(16)
             outcome: CodeOutcome | None = None
-            limit_before = limit_hit(process)
             try:
                 await self._request(process, {"mark": mark, "code": code})
                 with anyio.move_on_after(timeout):
@@ -85,8 +84,7 @@ class Interpreter:
                 with anyio.CancelScope(shield=True):
                     await self._interrupt(process, mark, output)
                 raise
-            limit = limit_hit(process)
-            return outcome if limit == limit_before else replace(outcome, limit=limit)
+            return replace(outcome, limit=process.limit_hit)
 
     async def aclose(self) -> None:
         """End the interpreter and all that it started."""

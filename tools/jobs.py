@@ -11,7 +11,7 @@ import anyio
 
 from dsv4agent.sandboxes import Process, Sandbox
 from dsv4agent.tools.command_output import DRAIN, CommandOutput, pump
-from dsv4agent.tools.shell import BASH, ENVIRONMENT, GRACE, ShellState, limit_hit
+from dsv4agent.tools.shell import BASH, ENVIRONMENT, GRACE, ShellState
 
 MAX_RUNNING = 8
 """Jobs of a session that run at one time."""
@@ -205,7 +205,7 @@ class Job:
                     await self._process.kill(GRACE)
                 readers.cancel_scope.deadline = anyio.current_time() + DRAIN
             group.cancel_scope.cancel()
-        reason = self._reason if code is None else limit_hit(self._process)
+        reason = self._reason if code is None else self._process.limit_hit
         exit_code = 128 - code if code is not None and code < 0 else code
         self.end = JobEnd(None if reason else exit_code, reason)
 

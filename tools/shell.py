@@ -97,7 +97,6 @@ class Shell:
         async with self._lock:
             process = self._process or await self._start()
             outcome: ShellOutcome | None = None
-            limit_before = limit_hit(process)
             try:
                 with anyio.move_on_after(timeout):
                     outcome = await self._converse(process, script, output)
@@ -107,8 +106,9 @@ class Shell:
             if outcome is None:
                 await self._stop(output)
                 outcome = ShellOutcome(None, await self._next_directory(), timed_out=True)
-            limit = limit_hit(process)
-            return outcome if limit == limit_before else replace(outcome, limit=limit)
+            # A limit ends the whole tree, so that a shell that goes on never met one. One that met it between
+            # two calls, by what it left running, says so at the next.
+            return replace(outcome, limit=process.limit_hit)
 
     async def snapshot(self) -> ShellState:
         """Return the shell's directory, exports, functions and umask; one that was not started has none."""
@@ -199,8 +199,3 @@ async def _send(process: Process, data: bytes) -> None:
         await process.write(data)
     except (BrokenPipeError, ConnectionResetError):
         pass  # The shell is gone; the end of its control stream says so.
-
-
-def limit_hit(process: Process) -> str | None:
-    """Return the limit of the sandbox that ended a process, in words, if the sandbox tells."""
-    return getattr(process, "limit_hit", None)

@@ -1,10 +1,13 @@
 """A small web site for the browser's tests, on a port of 127.0.0.1 that it prints when it is ready.
 
+The argument is the port; without one, a free one is taken.
+
 A program of its own, with the standard library alone, so that it can run on either side of a sandbox.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -120,7 +123,7 @@ class Site(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server = ThreadingHTTPServer(("127.0.0.1", int((*sys.argv[1:], "0")[0])), Site)
     server.daemon_threads = True
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -33,16 +33,8 @@ class GitDesk:
         return (await self.call(action, **arguments)).text
 
     def git(self, *args: str, input: bytes = b"", folder: Path | None = None) -> str:
-        """Run git as the user, without this machine's settings."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-        for role in ("AUTHOR", "COMMITTER"):
-            environment |= {f"GIT_{role}_NAME": "user", f"GIT_{role}_EMAIL": "user@localhost"}
-        done = subprocess.run(
-            ["git", *args], cwd=folder or self.folder, env=environment, input=input, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode("utf-8", "surrogateescape")
+        """Run git as the user."""
+        return user_git(folder or self.folder, *args, input=input)
 
     def write(self, name: str | bytes, data: str | bytes) -> Path:
         path = self.folder / os.fsdecode(name)
@@ -71,6 +63,17 @@ class GitDesk:
                 data = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
                 found[str(path.relative_to(self.folder))] = data
         return found
+
+
+def user_git(folder: Path, *args: str, input: bytes = b"") -> str:
+    """Run git as the user, without this machine's settings."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{role}_NAME": "user", f"GIT_{role}_EMAIL": "user@localhost"}
+    done = subprocess.run(["git", *args], cwd=folder, env=environment, input=input, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 @asynccontextmanager

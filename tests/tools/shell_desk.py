@@ -40,6 +40,7 @@ class Desk:
         self.workspace = Path(sandbox.policy.workspace)
         self.tools = {tool.name: tool for tool in tools}
         self.live: list[str] = []
+        self.last = ""  # For those who need the text of an earlier call.
         self.context = ToolContext(sandbox, count_words, budget, spill, self._show)
 
     async def call(self, name: str, /, **args: Any) -> ToolResult:
@@ -54,11 +55,11 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(
-    folder: Path, tools: Sequence[Tool], provider: ProviderName = "none", budget: int = 4000
+    folder: Path, tools: Sequence[Tool], provider: ProviderName = "none", budget: int = 4000, **policy: Any
 ) -> AsyncGenerator[Desk]:
     """Open a sandbox with `folder/workspace`, and close tools and sandbox at the end."""
     (folder / "workspace").mkdir(exist_ok=True)
-    async with await choose_sandbox(Policy(str(folder / "workspace")), provider) as sandbox:
+    async with await choose_sandbox(Policy(str(folder / "workspace"), **policy), provider) as sandbox:
         try:
             yield Desk(sandbox, tools, folder / "spill", budget)
         finally:

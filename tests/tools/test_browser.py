@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,8 @@ import playwright
 import pytest
 
 from dsv4agent.sandboxes import (
+    Connection,
+    Gate,
     MemorySandbox,
     Network,
     NetworkMode,
@@ -24,11 +27,14 @@ from dsv4agent.sandboxes import (
     SandboxUnavailable,
     choose_sandbox,
 )
+from dsv4agent.sandboxes.bubblewrap import BubblewrapSandbox
 from dsv4agent.sandboxes.choice import ProviderName
 from dsv4agent.sandboxes.process_tree import descendants
 from dsv4agent.tools import Effects, Status, ToolContext, ToolResult
+from dsv4agent.tools.bash_jobs import shell_tools
 from dsv4agent.tools.browser import BrowserTool, completed_url
 from tests.tools.editor_desk import count_words
+from tests.web_servers import Names, Page, loopback_is_public, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -507,6 +513,66 @@ async def test_without_network_only_the_sandbox_is_reached(tmp_path: Path, site:
         result = await desk.do("goto", url="example.org")
         assert "the sandbox has no network, only its own 127.0.0.1" in result.text
         await desk.tool.aclose()
+
+
+async def test_a_server_that_bash_started_is_reached(tmp_path: Path) -> None:
+    async with await open_sandbox(tmp_path, network=Network()) as sandbox:
+        desk = Desk(sandbox, "", tmp_path / "spill")
+        await require_browser(desk)
+        bash, output, _ = shell_tools()
+        (desk.workspace / "site.py").write_text(SITE.read_text())
+        begin = {"command": "python3 -u site.py", "run_in_background": True}
+        assert (await bash(desk.context, begin)).text.startswith("started job-1")
+        port = ""
+        with anyio.fail_after(20):
+            while not port.isdigit():
+                port = (await output(desk.context, {"job_id": "job-1"})).text.partition("\n")[0]
+        desk.site = f"http://127.0.0.1:{port}"
+        assert "Welcome" in await desk.show("goto", url="/")
+        typed = await desk.use("/form", "type", 'textbox "Name"', text="Ada", submit=True)
+        assert "Received kind=a, name=Ada" in typed.text
+        await bash.aclose()
+        gone = await desk.do("goto", url="/")
+        assert gone.code == "network_error"
+        assert "is the server running?" in gone.text
+        await desk.tool.aclose()
+
+
+async def test_with_an_allow_list_the_browser_goes_through_the_proxy(tmp_path: Path) -> None:
+    page = Page(b"<title>Outside</title><h1>From outside</h1>", "text/html")
+    (tmp_path / "workspace").mkdir()
+    with serve({"/": page}) as web, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        down = f"down.test:{nobody.getsockname()[1]}"
+        network = Network.only(f"good.test:{web.port}", down)
+        names = Names(good_test=[["127.0.0.1"]], evil_test=[["127.0.0.1"]], down_test=[["127.0.0.1"]])
+        seen: list[Connection] = []
+        gate = Gate(network, resolve=names, judge=loopback_is_public)
+        gate.on_connection = seen.append
+        policy = Policy(str(tmp_path / "workspace"), network=network)
+        try:
+            sandbox = await BubblewrapSandbox.open(policy, gate=gate)
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        async with sandbox:
+            desk = Desk(sandbox, f"http://good.test:{web.port}", tmp_path / "spill")
+            await require_browser(desk)
+            assert "From outside" in await desk.show("goto", url="/")
+            for scheme in ("http", "https"):
+                refused = await desk.do("goto", url=f"{scheme}://evil.test:{web.port}/")
+                assert refused.code == "network_error"
+                assert f"only these hosts may be reached: good.test:{web.port}, {down}" in refused.text
+            unreachable = await desk.do("goto", url=f"http://{down}/")
+            assert f"{down}/ did not load: the proxy does not reach it" in unreachable.text
+            # Its own loopback never leads out to the server.
+            loopback = await desk.do("goto", url=f"http://127.0.0.1:{web.port}/")
+            assert loopback.code == "network_error"
+            await desk.tool.aclose()
+        pages = [seen for seen in web.seen if seen.line.startswith("GET / ")]
+        assert [one.header("Host") for one in pages] == [f"good.test:{web.port}"]
+        tried = {(one.host, one.port, one.allowed) for one in seen}
+        assert {("good.test", web.port, True), ("evil.test", web.port, False)} <= tried
+        assert {one.host for one in seen if one.allowed} <= {"good.test", "down.test"}
 
 
 async def test_the_way_out_that_the_environment_names(tmp_path: Path, site: str) -> None:
