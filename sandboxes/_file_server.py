@@ -6,10 +6,11 @@ its own to be readable. A message, either way, is two 32-bit big-endian lengths,
 
 from __future__ import annotations
 
+# Not `socket`, whose import takes long; a sandbox waits for this program when it opens.
+import _socket
 import errno
 import json
 import os
-import socket
 import stat
 import struct
 import sys
@@ -177,8 +178,9 @@ def _identity(path: str) -> list[int]:
 def _has_route() -> bool:
     """Tell whether a packet to an address reserved for documentation would find a way out; sends none."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(("192.0.2.1", 9))
+        probe = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        probe.connect(("192.0.2.1", 9))
+        probe.close()
     except OSError:
         return False
     return True
