@@ -209,19 +209,16 @@ def _attend_kernel(
     visible = _visible(counts, token, position, RATIO, CHOSEN)
     tiles = windows + (visible + KEYS - 1) // KEYS
     ids += token.to(tl.int64) * ids_stride
+    ring_start = tl.load(ring_table + sequence * ring_stride).to(tl.int64) * (RING_ROWS * (DATA + SCALES))
     rows = token.to(tl.int64) * heads + head
     q += rows[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
     if SPLIT:
         tile = tl.program_id(2)
         if tile < tiles:
-            data, scales, tail, seen = _place_tile(
-                tile, sequence, position, visible, ring, ring_tails, ring_table, ring_stride,
+            k0, k1, k2, k3, seen = _load_tile(
+                tile, sequence, position, visible, ring, ring_tails, ring_start,
                 pages, page_tails, page_table, page_stride, ids, CHOSEN, RING_ROWS, PAGE_ROWS, KEYS,
             )  # fmt: skip
-            k0 = _load_piece(data, scales, tail, seen, 0, KEYS)
-            k1 = _load_piece(data, scales, tail, seen, 1, KEYS)
-            k2 = _load_piece(data, scales, tail, seen, 2, KEYS)
-            k3 = _load_piece(data, scales, tail, seen, 3, KEYS)
             q0, q1, q2, q3 = _load_queries(q, inside)
             top, total, p = _weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
             place = (token * tl.num_programs(2) + tile).to(tl.int64) * heads + head
@@ -241,14 +238,10 @@ def _attend_kernel(
         a2 = tl.zeros((HEADS, _PIECE), tl.float32)
         a3 = tl.zeros((HEADS, _PIECE), tl.float32)
         for tile in tl.range(0, tiles, num_stages=STAGES):
-            data, scales, tail, seen = _place_tile(
-                tile, sequence, position, visible, ring, ring_tails, ring_table, ring_stride,
+            k0, k1, k2, k3, seen = _load_tile(
+                tile, sequence, position, visible, ring, ring_tails, ring_start,
                 pages, page_tails, page_table, page_stride, ids, CHOSEN, RING_ROWS, PAGE_ROWS, KEYS,
             )  # fmt: skip
-            k0 = _load_piece(data, scales, tail, seen, 0, KEYS)
-            k1 = _load_piece(data, scales, tail, seen, 1, KEYS)
-            k2 = _load_piece(data, scales, tail, seen, 2, KEYS)
-            k3 = _load_piece(data, scales, tail, seen, 3, KEYS)
             top, total, p = _weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
             high, sum_, old, new = _fold_sums(high, sum_, top, total)
             a0 = a0 * old[:, None] + tl.dot(p, k0) * new[:, None]
@@ -323,15 +316,14 @@ def _visible(counts, token, position, RATIO: tl.constexpr, CHOSEN: tl.constexpr)
 
 
 @triton.jit
-def _place_tile(
+def _load_tile(
     tile,
     sequence,
     position,
     visible,
     ring,
     ring_tails,
-    ring_table,
-    ring_stride,
+    ring_start,
     pages,
     page_tails,
     page_table,
@@ -342,46 +334,54 @@ def _place_tile(
     PAGE_ROWS: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Return pointers to codes, scales and rotated channels of a tile's rows, and which of them count."""
+    """Return a tile's rows as four times 128 channels [KEYS, 128], and which of them count.
+
+    Window and pages are told apart by selection, not by branches: the compiler then still knows how addresses
+    are aligned, and reads 16 bytes at a time.
+    """
     windows: tl.constexpr = _WINDOW // KEYS
+    window = tile < windows
     key = tl.arange(0, KEYS)
-    if tile < windows:
-        where = position - (_WINDOW - 1) + tile * KEYS + key
-        seen = where >= 0
-        start, row = locate(
-            ring_table, ring_stride, sequence, where % RING_ROWS, RING_ROWS, RING_ROWS * (DATA + SCALES), seen
-        )
-        data = ring + start + row * DATA
-        scales = ring + start + RING_ROWS * DATA + row * SCALES
-        tail = ring_tails + (start + row * DATA) // 2
-    else:
-        place = (tile - windows) * KEYS + key
-        seen = place < visible
-        entry = tl.load(ids + place, mask=seen, other=0) if CHOSEN else place
-        start, row = locate(
-            page_table, page_stride, sequence, entry, PAGE_ROWS, PAGE_ROWS * (DATA + SCALES), seen
-        )
-        data = pages + start + row * DATA
-        scales = pages + start + PAGE_ROWS * DATA + row * SCALES
-        tail = page_tails + (start + row * DATA) // 2
-    return data, scales, tail, seen
+    where = position - (_WINDOW - 1) + tile * KEYS + key
+    slot = where % RING_ROWS
+    entry = (tile - windows) * KEYS + key
+    there = (entry >= 0) & (entry < visible)
+    seen = there | ((entry < 0) & (where >= 0))
+    if CHOSEN:
+        entry = tl.load(ids + entry, mask=there, other=0)
+    start, row = locate(
+        page_table, page_stride, sequence, entry, PAGE_ROWS, PAGE_ROWS * (DATA + SCALES), there
+    )
+    data = tl.where(window, ring_start + slot * DATA, start + row * DATA)
+    scales = tl.where(
+        window, ring_start + RING_ROWS * DATA + slot * SCALES, start + PAGE_ROWS * DATA + row * SCALES
+    )
+    data, scales = tl.multiple_of(data, 16), tl.multiple_of(scales, 8)
+    codes = tl.multiple_of(tl.where(window, ring, pages), 16)
+    tails = tl.multiple_of(tl.where(window, ring_tails, page_tails), 16)
+    return (
+        _load_piece(codes, tails, data, scales, seen, 0, KEYS),
+        _load_piece(codes, tails, data, scales, seen, 1, KEYS),
+        _load_piece(codes, tails, data, scales, seen, 2, KEYS),
+        _load_piece(codes, tails, data, scales, seen, 3, KEYS),
+        seen,
+    )
 
 
 @triton.jit
-def _load_piece(data, scales, tail, seen, PIECE: tl.constexpr, KEYS: tl.constexpr):
+def _load_piece(codes, tails, data, scales, seen, PIECE: tl.constexpr, KEYS: tl.constexpr):
     """Return 128 channels of a tile's rows, two blocks with a scale each; the last block is the rotated one."""
     block, channel = PIECE * 2 + tl.arange(0, 2), tl.arange(0, 64)
     here = seen[:, None, None] & (block < 7)[None, :, None]
     offset = block[None, :, None] * 64 + channel[None, None, :]
-    codes = tl.load(data[:, None, None] + offset, mask=here, other=0)
-    scale = tl.load(scales[:, None] + block[None, :], mask=seen[:, None], other=0)
-    x = codes.to(tl.float8e4nv, bitcast=True).to(tl.float32) * decode_e8m0(scale)[:, :, None]
+    x = tl.load(codes + (data[:, None, None] + offset), mask=here, other=0)
+    scale = tl.load(codes + (scales[:, None] + block[None, :]), mask=seen[:, None], other=0)
+    x = x.to(tl.float8e4nv, bitcast=True).to(tl.float32) * decode_e8m0(scale)[:, :, None]
     if PIECE == 3:
         there = seen[:, None, None] & (block == 7)[None, :, None]
         # Channel 448 stands at byte 448, which is element 224 of a row of bfloat16.
-        here = tail[:, None, None] + offset - _PLAIN // 2
-        rotated = tl.load(here, mask=there, other=0.0).to(tl.float32)
-        x = tl.where(block[None, :, None] == 7, rotated, x)
+        tail = tails + ((data // 2)[:, None, None] + offset - _PLAIN // 2)
+        x = tl.where(block[None, :, None] == 7, tl.load(tail, mask=there, other=0.0).to(tl.float32), x)
     return tl.reshape(x, (KEYS, _PIECE)).to(PRODUCT)
 
 
