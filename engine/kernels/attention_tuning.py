@@ -40,10 +40,10 @@ class IndexPlan:
         workspace: Bytes of score keys held at a time; queries are taken in blocks that fit.
     """
 
-    keys: int = 256
-    tiles: int = 2
+    keys: int = 128
+    tiles: int = 4
     queries: int = 32
-    warps: int = 8
+    warps: int = 4
     stages: int = 2
     query_warps: int = 8
     workspace: int = 64 << 20

@@ -1,20 +1,21 @@
 """Compressor: raw rows of a step enter the state of their sequence, complete groups leave as packed entries.
 
 The state keeps the last raw rows of a sequence, position p in row p modulo its rows; nothing marks a group as
-open, closed or first, because a position says it all. An entry pools the raw rows of its group (ratio 128), or
-of the group before and its own (ratio 4), in the order of positions, whether they come from the state or from
-the step: so its bits do not depend on how a prompt was cut. A sequence is rewound by going back with its
+open, closed or first, because a position says it all. An entry pools the raw rows of its group (ratio 128),
+or of the group before and its own (ratio 4), in the order of positions, whether they come from the state or
+from the step: so its bits do not depend on how a prompt was cut. A sequence is rewound by going back with its
 position, as far as the state is wider than two groups.
 
-Needs per token the raw row: 8 KB (ratio 4, attention), 2 KB (ratio 4, index), 4 KB (ratio 128), read once and,
-in the last tokens of a step, written once; an entry reads 64, 16 or 512 KB. Decode: below 0.2 us at 4.3 TB/s,
-latency alone. 4096 tokens: 67 MB (twice with overlap), 16 MB and 17 MB: 16 us or, if the second reading meets
-the cache, 8 us; 4 us; 4 us.
+Needs per token the raw row: 8 KB (ratio 4, attention), 2 KB (ratio 4, index), 4 KB (ratio 128), read once
+and, in the last tokens of a step, written once; an entry reads 64, 16 or 512 KB. Decode: below 0.2 us at 4.3
+TB/s, latency alone. 4096 tokens: 67 MB (twice with overlap), 16 MB and 17 MB: 16 us or, if the second reading
+meets the cache, 8 us; 4 us; 4 us.
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -29,7 +30,6 @@ from dsv4agent.engine.kernels import attention_tuning, kv_rows
 from dsv4agent.engine.kernels.fp4_rows import hadamard, pack_pairs
 from dsv4agent.engine.kernels.kv_rows import (
     DATA,
-    HEAD_DIM,
     INDEX_DIM,
     SCALES,
     Places,
@@ -71,9 +71,7 @@ class RawRows:
             rewind: Tokens that can be taken back.
         """
         series = 2 if ratio == 4 else 1
-        return cls(
-            torch.zeros(sequences, series * ratio + rewind, 2 * series * dim, device=device), ratio
-        )
+        return cls(torch.zeros(sequences, series * ratio + rewind, 2 * series * dim, device=device), ratio)
 
     @property
     def overlap(self) -> bool:
@@ -201,9 +199,22 @@ def _compress_kernel(
             rotation = rotations + token * 64
             if INDEX:
                 pair = tl.arange(0, DIM // 2)
-                a = _pool(2 * pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE)
+                a = _pool(
+                    2 * pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
+                )
                 b = _pool(
-                    2 * pair + 1, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
+                    2 * pair + 1,
+                    row,
+                    stride,
+                    state,
+                    ape,
+                    position,
+                    fresh,
+                    RATIO,
+                    SERIES,
+                    DIM,
+                    STATE_ROWS,
+                    TILE,
                 )
                 a, b = _finish_index(a, b, pair, weight, rotation, eps, DIM)
                 packed, scales = pack_pairs(a[None, :], b[None, :], 1)
@@ -217,7 +228,9 @@ def _compress_kernel(
                     column, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
                 )
                 plain = tl.where(column < DIM - 64, plain, 0.0)
-                a = _pool(pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE)
+                a = _pool(
+                    pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
+                )
                 b = _pool(
                     pair + 1, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
                 )

@@ -1,9 +1,10 @@
-"""Device functions for FP4 index rows: E2M1 with a scale per 32 channels, and the Hadamard transform before it.
+"""Device functions for index rows: E2M1 with a scale per 32 channels, and the Hadamard transform.
 
 Rows are held as pairs: one tensor for the even, one for the odd channels, as the nibbles of a byte are.
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -1,22 +1,24 @@
 """Indexer: scores I[t, g] = sum over heads of w[t, h] * max(0, q[t, h] . k[g]), and the best k of each query.
 
 As on the official path, a dot product, a weighted term and the sum are rounded to bfloat16 each. A score is
-therefore 16 bits, and what is held of it is a 16-bit key that sorts as the score does. Selection needs the keys
-of a whole row, so queries are taken in blocks whose keys fit in `workspace` bytes (64 MB: 128 queries at a
-million tokens, 262 144 entries; 512 KB for a decode step): no other memory grows with the context, and float32
-scores never leave the registers. Key traffic, 2 bytes written and 6 read, is 2 % of the time of the products.
+therefore 16 bits, and what is held of it is a 16-bit key that sorts as the score does. Selection needs the
+keys of a whole row, so queries are taken in blocks whose keys fit in `workspace` bytes (64 MB: 128 queries at
+a million tokens, 262 144 entries; 512 KB for a decode step): no other memory grows with the context, and
+float32 scores never leave the registers. Key traffic, 2 bytes written and 6 read, is 2 % of the time of the
+products.
 
 Entries are unpacked from their pages in registers, once for all queries of a block that belong to one
 sequence. They are the left operand, heads the right one, so a sum over heads is a sum inside of threads.
 
-Needs per entry 68 bytes, and per pair of query and entry 16 384 FLOP. Decode at 8K, 128K, 1M: 0.14, 2.2, 17.8 MB;
-0.03, 0.5, 4.1 us at 4.3 TB/s, and as much again where many queries do not share a sequence. Prefill of 4096
-tokens at 128K, 1M: 2.2, 17.6 TFLOP; 2.8, 22 ms at 0.79 PFLOP/s.
+Needs per entry 68 bytes, and per pair of query and entry 16 384 FLOP. Decode at 8K, 128K, 1M: 0.14, 2.2, 17.8
+MB; 0.03, 0.5, 4.1 us at 4.3 TB/s, and as much again where many queries do not share a sequence. Prefill of
+4096 tokens at 128K, 1M: 2.2, 17.6 TFLOP; 2.8, 22 ms at 0.79 PFLOP/s.
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -128,8 +130,7 @@ def select_entries(
     for start in range(0, tokens, block):
         here = slice(start, min(start + block, tokens))
         _score(queries, entries, places, keys, here, k, shared, plan)
-        visible = (places.positions[here] + 1) // RATIO
-        select_top_k(keys[: here.stop - start], visible, ids[here], counts[here])
+        select_top_k(keys[: here.stop - start], places.positions[here], RATIO, ids[here], counts[here])
     return ids, counts
 
 
@@ -176,7 +177,9 @@ def _finish_kernel(
     token = tl.program_id(0)
     head = tl.arange(0, HEADS)
     inside = head < heads
-    w = to_bf16(tl.load(raw_weights + token.to(tl.int64) * w_stride + head, mask=inside, other=0.0).to(tl.float32))
+    w = to_bf16(
+        tl.load(raw_weights + token.to(tl.int64) * w_stride + head, mask=inside, other=0.0).to(tl.float32)
+    )
     tl.store(weights + token * heads + head, to_bf16(w * scale), mask=inside)
     channel = tl.arange(0, 2 * _HALF)
     place = raw_q + token.to(tl.int64) * q_stride + head[:, None] * (2 * _HALF) + channel[None, :]
@@ -191,9 +194,7 @@ def _finish_kernel(
     matrix = hadamard(_HALF).to(PRODUCT)
     u, v = tl.dot(c.to(PRODUCT), matrix), tl.dot(s.to(PRODUCT), matrix)
     low, high, codes = quantize_pairs(to_bf16((u + v) * _NORM), to_bf16((u - v) * _NORM), HEADS)
-    factor = tl.reshape(
-        tl.broadcast_to(decode_e8m0(codes)[:, :, None], (HEADS, 4, 16)), (HEADS, _HALF)
-    )
+    factor = tl.reshape(tl.broadcast_to(decode_e8m0(codes)[:, :, None], (HEADS, 4, 16)), (HEADS, _HALF))
     out = q + (token.to(tl.int64) * heads + head[:, None]) * (2 * _HALF) + pair[None, :]
     tl.store(out, (decode_e2m1(low) * factor).to(tl.bfloat16), mask=inside[:, None])
     tl.store(out + _HALF, (decode_e2m1(high) * factor).to(tl.bfloat16), mask=inside[:, None])

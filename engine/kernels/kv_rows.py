@@ -11,18 +11,20 @@ A block holds `rows` rows; all data first, so that it is read 16 bytes at a time
 | index, 68 | 64 r ... +64 | E2M1 codes; low nibble of byte j: channel 2 j, high nibble: 2 j + 1 |
 | | 64 rows + 4 r ... +4 | E8M0 scales of the four 32 channels |
 
-These are exactly the values that the official path rounds rows to, so nothing is lost. A page of 256 tokens is
-one block: 64 entries of ratio 4 (37 376 bytes, and 4 352 of index rows) or 2 of ratio 128 (1 168 bytes). A window
-ring is one block too: position p stands in row p modulo its rows, which are at least 127 more than the tokens
-of a step.
+These are exactly the values that the official path rounds rows to, so nothing is lost. A page of 256 tokens
+is one block: 64 entries of ratio 4 (37 376 bytes, and 4 352 of index rows) or 2 of ratio 128 (1 168 bytes). A
+window ring is one block too: position p stands in row p modulo its rows, which are at least 127 more than the
+tokens of a step.
 
 Needs per token: a row 1 KB or 2 KB read and 584 bytes written; queries 2 KB per head, read and written once:
-128 KB for Flash's 64 heads. At 4.3 TB/s one token is 0.03 us, latency alone; 4096 tokens are 125 us (Pro 250 us).
+128 KB for Flash's 64 heads. At 4.3 TB/s one token is 0.03 us, latency alone; 4096 tokens are 125 us (Pro 250
+us).
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ from torch import Tensor
 from dsv4agent.engine.kernels import attention_tuning
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
 from dsv4agent.engine.kernels.numerics import INTERPRETED, encode_e4m3, fp8_scale, round_bf16
-from dsv4agent.engine.ops.quantizers import CACHE_BLOCK, quantize_fp8_rows, round_bf16 as round_to_bf16
+from dsv4agent.engine.ops.quantizers import CACHE_BLOCK, quantize_fp8_rows
+from dsv4agent.engine.ops.quantizers import round_bf16 as round_to_bf16
 from dsv4agent.engine.weights.formats import decode_e4m3, decode_e8m0, dequantize_fp4, quantize_fp4
 
 HEAD_DIM = 512
@@ -83,11 +86,15 @@ class RowBlocks:
 
     @classmethod
     def _zeros(cls, blocks: int, rows: int, row: int, table: Tensor) -> RowBlocks:
+        assert rows % 2 == 0, "blocks start at multiples of 16 bytes"
         return cls(torch.zeros(blocks, rows * row, dtype=torch.uint8, device=table.device), table, rows)
 
     def gather(self, sequence: int, first: int, count: int) -> Tensor:
-        """Return packed rows `first ...` of a sequence, data and scales adjacent: uint8 [count, row bytes]."""
-        ids = torch.arange(first, first + count, device=self.table.device)
+        """Return packed rows `first ...` of a sequence, as `take` does."""
+        return self.take(sequence, torch.arange(first, first + count, device=self.table.device))
+
+    def take(self, sequence: int, ids: Tensor) -> Tensor:
+        """Return packed rows `ids` int64 [n] of a sequence, data before scales: uint8 [n, row bytes]."""
         block = self.table[sequence].to(torch.int64)[ids // self.rows]
         row = self.bytes.shape[1] // self.rows
         data = ROW_DATA if row == ROW_DATA + ROW_SCALES else INDEX_DATA

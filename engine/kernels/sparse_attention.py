@@ -1,28 +1,32 @@
-"""Attention of each query to its window, and to selected (ratio 4) or all visible (ratio 128) compressed entries.
+"""Attention to a window, and to selected (ratio 4) or all visible (ratio 128) compressed entries.
 
-Keys are values: one row of 512 channels for all heads. A query's rows stand in tiles of 64: the 128 positions of
-its window in two, then entries in ascending order. Every tile is a sum of its own: scores, their largest m,
-exponentials against m, their sum l, and the product of their bfloat16 roundings with the rows, unnormalised and
-in float32, as the official kernel computes a block of 64. Tiles are then folded one after the other,
+Keys are values: one row of 512 channels for all heads. A query's rows stand in tiles of 64: the 128 positions
+of its window in two, then entries in ascending order. Every tile is a sum of its own: scores, their largest
+m, exponentials against m, their sum l, and the product of their bfloat16 roundings with the rows,
+unnormalised and in float32, as the official kernel computes a block of 64. Tiles are then folded one after
+the other,
 
     (M, L, A) <- (M', L e^(M - M') + l e^(m - M'), A e^(M - M') + a e^(m - M')),   M' = max(M, m),
 
 from (sink, 1, 0): the sink is one more term of the denominator. Few queries: a program per tile, and one that
-folds; many queries: a program per query goes through its tiles. Both call the same functions in the same order, and
-the plan knows nothing but a key's place, so the bits of a query depend neither on the form nor on the batch.
+folds; many queries: a program per query goes through its tiles. Both call the same functions in the same
+order, and the plan knows nothing but a key's place, so the bits of a query depend neither on the form nor on
+the batch.
 
-Rows are unpacked to bfloat16 between cache and matrix unit. 64 heads of one query fill a matrix unit, so queries
-that share rows would not share products; they do share the second-level cache.
+Rows are unpacked to bfloat16 between cache and matrix unit. 64 heads of one query fill a matrix unit, so
+queries that share rows would not share products; they do share the second-level cache.
 
-Needs 4 * heads * 512 FLOP and 584 bytes per row and query. Flash decode, one token: window 75 KB; ratio 4 with 640
-rows 374 KB, 84 MFLOP: below 0.1 us, latency; ratio 128 at 1M: 8 320 rows, 4.9 MB, 1.1 us at 4.3 TB/s, plus 17 MB
-of partial sums that stay in the cache. Prefill of 4096 tokens: ratio 4 0.34 TFLOP, 0.44 ms at 0.79 PFLOP/s (Pro
-1.24 TFLOP, 1.6 ms); ratio 128 at 128K 0.62 TFLOP, 0.78 ms; at 1M 4.5 TFLOP, 5.7 ms (Pro twice these).
+Needs 4 * heads * 512 FLOP and 584 bytes per row and query. Flash decode, one token: window 75 KB; ratio 4
+with 640 rows 374 KB, 84 MFLOP: below 0.1 us, latency; ratio 128 at 1M: 8 320 rows, 4.9 MB, 1.1 us at 4.3
+TB/s, plus 17 MB of partial sums that stay in the cache. Prefill of 4096 tokens: ratio 4 0.34 TFLOP, 0.44 ms
+at 0.79 PFLOP/s (Pro 1.24 TFLOP, 1.6 ms); ratio 128 at 128K 0.62 TFLOP, 0.78 ms; at 1M 4.5 TFLOP, 5.7 ms (Pro
+twice these).
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -33,6 +37,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dsv4agent.engine.kernels.attention_tiles import (
+    LOG2E,
+    PIECE,
+    fold_sums,
+    load_queries,
+    load_tile,
+    store_piece,
+    visible_entries,
+    weigh,
+)
 from dsv4agent.engine.kernels.attention_tuning import AttentionPlan, attention_plan
 from dsv4agent.engine.kernels.kv_rows import (
     DATA,
@@ -42,20 +56,13 @@ from dsv4agent.engine.kernels.kv_rows import (
     WINDOW,
     Places,
     RowBlocks,
-    locate,
-    to_bf16,
     unpack_rows,
 )
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
-from dsv4agent.engine.kernels.numerics import PRODUCT, decode_e8m0
 from dsv4agent.engine.ops.quantizers import round_bf16
 
 _DIM = tl.constexpr(HEAD_DIM)
-_PLAIN = tl.constexpr(HEAD_DIM - ROPE_DIM)
-_PIECE = tl.constexpr(HEAD_DIM // 4)
 _WINDOW = tl.constexpr(WINDOW)
-_SCALE = tl.constexpr(HEAD_DIM**-0.5 * 1.4426950408889634)
-_LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @dataclass(frozen=True)
@@ -206,54 +213,54 @@ def _attend_kernel(
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     inside = head < heads
     sequence, position = tl.load(sequences + token), tl.load(positions + token)
-    visible = _visible(counts, token, position, RATIO, CHOSEN)
+    visible = visible_entries(counts, token, position, RATIO, CHOSEN)
     tiles = windows + (visible + KEYS - 1) // KEYS
     ids += token.to(tl.int64) * ids_stride
     ring_start = tl.load(ring_table + sequence * ring_stride).to(tl.int64) * (RING_ROWS * (DATA + SCALES))
     rows = token.to(tl.int64) * heads + head
-    q += rows[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
+    q += rows[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
     if SPLIT:
         tile = tl.program_id(2)
         if tile < tiles:
-            k0, k1, k2, k3, seen = _load_tile(
+            k0, k1, k2, k3, seen = load_tile(
                 tile, sequence, position, visible, ring, ring_tails, ring_start,
                 pages, page_tails, page_table, page_stride, ids, CHOSEN, RING_ROWS, PAGE_ROWS, KEYS,
             )  # fmt: skip
-            q0, q1, q2, q3 = _load_queries(q, inside)
-            top, total, p = _weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
+            q0, q1, q2, q3 = load_queries(q, inside)
+            top, total, p = weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
             place = (token * tl.num_programs(2) + tile).to(tl.int64) * heads + head
             tl.store(sums + place * 2, top, mask=inside)
             tl.store(sums + place * 2 + 1, total, mask=inside)
-            here = parts + place[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
+            here = parts + place[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
             tl.store(here, tl.dot(p, k0), mask=inside[:, None])
-            tl.store(here + _PIECE, tl.dot(p, k1), mask=inside[:, None])
-            tl.store(here + 2 * _PIECE, tl.dot(p, k2), mask=inside[:, None])
-            tl.store(here + 3 * _PIECE, tl.dot(p, k3), mask=inside[:, None])
+            tl.store(here + PIECE, tl.dot(p, k1), mask=inside[:, None])
+            tl.store(here + 2 * PIECE, tl.dot(p, k2), mask=inside[:, None])
+            tl.store(here + 3 * PIECE, tl.dot(p, k3), mask=inside[:, None])
     else:
-        q0, q1, q2, q3 = _load_queries(q, inside)
-        high = tl.load(sink + head, mask=inside, other=0.0) * _LOG2E
+        q0, q1, q2, q3 = load_queries(q, inside)
+        high = tl.load(sink + head, mask=inside, other=0.0) * LOG2E
         sum_ = tl.full((HEADS,), 1.0, tl.float32)
-        a0 = tl.zeros((HEADS, _PIECE), tl.float32)
-        a1 = tl.zeros((HEADS, _PIECE), tl.float32)
-        a2 = tl.zeros((HEADS, _PIECE), tl.float32)
-        a3 = tl.zeros((HEADS, _PIECE), tl.float32)
+        a0 = tl.zeros((HEADS, PIECE), tl.float32)
+        a1 = tl.zeros((HEADS, PIECE), tl.float32)
+        a2 = tl.zeros((HEADS, PIECE), tl.float32)
+        a3 = tl.zeros((HEADS, PIECE), tl.float32)
         for tile in tl.range(0, tiles, num_stages=STAGES):
-            k0, k1, k2, k3, seen = _load_tile(
+            k0, k1, k2, k3, seen = load_tile(
                 tile, sequence, position, visible, ring, ring_tails, ring_start,
                 pages, page_tails, page_table, page_stride, ids, CHOSEN, RING_ROWS, PAGE_ROWS, KEYS,
             )  # fmt: skip
-            top, total, p = _weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
-            high, sum_, old, new = _fold_sums(high, sum_, top, total)
+            top, total, p = weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
+            high, sum_, old, new = fold_sums(high, sum_, top, total)
             a0 = a0 * old[:, None] + tl.dot(p, k0) * new[:, None]
             a1 = a1 * old[:, None] + tl.dot(p, k1) * new[:, None]
             a2 = a2 * old[:, None] + tl.dot(p, k2) * new[:, None]
             a3 = a3 * old[:, None] + tl.dot(p, k3) * new[:, None]
-        here = out + rows[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
+        here = out + rows[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
         rotation = rotations + token * 64
-        _store_piece(here, a0, sum_, rotation, inside, False)
-        _store_piece(here + _PIECE, a1, sum_, rotation, inside, False)
-        _store_piece(here + 2 * _PIECE, a2, sum_, rotation, inside, False)
-        _store_piece(here + 3 * _PIECE, a3, sum_, rotation, inside, True)
+        store_piece(here, a0, sum_, rotation, inside, False)
+        store_piece(here + PIECE, a1, sum_, rotation, inside, False)
+        store_piece(here + 2 * PIECE, a2, sum_, rotation, inside, False)
+        store_piece(here + 3 * PIECE, a3, sum_, rotation, inside, True)
 
 
 @triton.jit
@@ -276,173 +283,32 @@ def _fold_kernel(
     token = tl.program_id(0)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     inside = head < heads
-    visible = _visible(counts, token, tl.load(positions + token), RATIO, CHOSEN)
+    visible = visible_entries(counts, token, tl.load(positions + token), RATIO, CHOSEN)
     tiles = _WINDOW // KEYS + (visible + KEYS - 1) // KEYS
-    high = tl.load(sink + head, mask=inside, other=0.0) * _LOG2E
+    high = tl.load(sink + head, mask=inside, other=0.0) * LOG2E
     sum_ = tl.full((HEADS,), 1.0, tl.float32)
-    a0 = tl.zeros((HEADS, _PIECE), tl.float32)
-    a1 = tl.zeros((HEADS, _PIECE), tl.float32)
-    a2 = tl.zeros((HEADS, _PIECE), tl.float32)
-    a3 = tl.zeros((HEADS, _PIECE), tl.float32)
+    a0 = tl.zeros((HEADS, PIECE), tl.float32)
+    a1 = tl.zeros((HEADS, PIECE), tl.float32)
+    a2 = tl.zeros((HEADS, PIECE), tl.float32)
+    a3 = tl.zeros((HEADS, PIECE), tl.float32)
     first = (token * room).to(tl.int64) * heads + head
     sums += first * 2
-    parts += first[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
+    parts += first[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
     for tile in tl.range(0, tiles, num_stages=STAGES):
         top = tl.load(sums + tile * heads * 2, mask=inside, other=0.0)
         total = tl.load(sums + tile * heads * 2 + 1, mask=inside, other=0.0)
         here = parts + tile * heads * _DIM
-        high, sum_, old, new = _fold_sums(high, sum_, top, total)
+        high, sum_, old, new = fold_sums(high, sum_, top, total)
         a0 = a0 * old[:, None] + tl.load(here, mask=inside[:, None], other=0.0) * new[:, None]
-        a1 = a1 * old[:, None] + tl.load(here + _PIECE, mask=inside[:, None], other=0.0) * new[:, None]
-        a2 = a2 * old[:, None] + tl.load(here + 2 * _PIECE, mask=inside[:, None], other=0.0) * new[:, None]
-        a3 = a3 * old[:, None] + tl.load(here + 3 * _PIECE, mask=inside[:, None], other=0.0) * new[:, None]
-    here = out + (token.to(tl.int64) * heads + head)[:, None] * _DIM + tl.arange(0, _PIECE)[None, :]
+        a1 = a1 * old[:, None] + tl.load(here + PIECE, mask=inside[:, None], other=0.0) * new[:, None]
+        a2 = a2 * old[:, None] + tl.load(here + 2 * PIECE, mask=inside[:, None], other=0.0) * new[:, None]
+        a3 = a3 * old[:, None] + tl.load(here + 3 * PIECE, mask=inside[:, None], other=0.0) * new[:, None]
+    here = out + (token.to(tl.int64) * heads + head)[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
     rotation = rotations + token * 64
-    _store_piece(here, a0, sum_, rotation, inside, False)
-    _store_piece(here + _PIECE, a1, sum_, rotation, inside, False)
-    _store_piece(here + 2 * _PIECE, a2, sum_, rotation, inside, False)
-    _store_piece(here + 3 * _PIECE, a3, sum_, rotation, inside, True)
-
-
-@triton.jit
-def _visible(counts, token, position, RATIO: tl.constexpr, CHOSEN: tl.constexpr):
-    """Return how many entries a query attends to."""
-    if CHOSEN:
-        return tl.load(counts + token)
-    elif RATIO == 0:
-        return position * 0
-    else:
-        return (position + 1) // RATIO
-
-
-@triton.jit
-def _load_tile(
-    tile,
-    sequence,
-    position,
-    visible,
-    ring,
-    ring_tails,
-    ring_start,
-    pages,
-    page_tails,
-    page_table,
-    page_stride,
-    ids,
-    CHOSEN: tl.constexpr,
-    RING_ROWS: tl.constexpr,
-    PAGE_ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-):
-    """Return a tile's rows as four times 128 channels [KEYS, 128], and which of them count.
-
-    Window and pages are told apart by selection, not by branches: the compiler then still knows how addresses
-    are aligned, and reads 16 bytes at a time.
-    """
-    windows: tl.constexpr = _WINDOW // KEYS
-    window = tile < windows
-    key = tl.arange(0, KEYS)
-    where = position - (_WINDOW - 1) + tile * KEYS + key
-    slot = where % RING_ROWS
-    entry = (tile - windows) * KEYS + key
-    there = (entry >= 0) & (entry < visible)
-    seen = there | ((entry < 0) & (where >= 0))
-    if CHOSEN:
-        entry = tl.load(ids + entry, mask=there, other=0)
-    start, row = locate(
-        page_table, page_stride, sequence, entry, PAGE_ROWS, PAGE_ROWS * (DATA + SCALES), there
-    )
-    data = tl.where(window, ring_start + slot * DATA, start + row * DATA)
-    scales = tl.where(
-        window, ring_start + RING_ROWS * DATA + slot * SCALES, start + PAGE_ROWS * DATA + row * SCALES
-    )
-    data, scales = tl.multiple_of(data, 16), tl.multiple_of(scales, 8)
-    codes = tl.multiple_of(tl.where(window, ring, pages), 16)
-    tails = tl.multiple_of(tl.where(window, ring_tails, page_tails), 16)
-    return (
-        _load_piece(codes, tails, data, scales, seen, 0, KEYS),
-        _load_piece(codes, tails, data, scales, seen, 1, KEYS),
-        _load_piece(codes, tails, data, scales, seen, 2, KEYS),
-        _load_piece(codes, tails, data, scales, seen, 3, KEYS),
-        seen,
-    )
-
-
-@triton.jit
-def _load_piece(codes, tails, data, scales, seen, PIECE: tl.constexpr, KEYS: tl.constexpr):
-    """Return 128 channels of a tile's rows, two blocks with a scale each; the last block is the rotated one."""
-    block, channel = PIECE * 2 + tl.arange(0, 2), tl.arange(0, 64)
-    here = seen[:, None, None] & (block < 7)[None, :, None]
-    offset = block[None, :, None] * 64 + channel[None, None, :]
-    x = tl.load(codes + (data[:, None, None] + offset), mask=here, other=0)
-    scale = tl.load(codes + (scales[:, None] + block[None, :]), mask=seen[:, None], other=0)
-    x = x.to(tl.float8e4nv, bitcast=True).to(tl.float32) * decode_e8m0(scale)[:, :, None]
-    if PIECE == 3:
-        there = seen[:, None, None] & (block == 7)[None, :, None]
-        # Channel 448 stands at byte 448, which is element 224 of a row of bfloat16.
-        tail = tails + ((data // 2)[:, None, None] + offset - _PLAIN // 2)
-        x = tl.where(block[None, :, None] == 7, tl.load(tail, mask=there, other=0.0).to(tl.float32), x)
-    return tl.reshape(x, (KEYS, _PIECE)).to(PRODUCT)
-
-
-@triton.jit
-def _load_queries(q, inside):
-    mask = inside[:, None]
-    return (
-        tl.load(q, mask=mask, other=0.0).to(PRODUCT),
-        tl.load(q + _PIECE, mask=mask, other=0.0).to(PRODUCT),
-        tl.load(q + 2 * _PIECE, mask=mask, other=0.0).to(PRODUCT),
-        tl.load(q + 3 * _PIECE, mask=mask, other=0.0).to(PRODUCT),
-    )
-
-
-@triton.jit
-def _weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen):
-    """Return the largest score of a tile, in powers of two, the sum of exponentials, and their roundings."""
-    z = tl.dot(q0, tl.trans(k0))
-    z = tl.dot(q1, tl.trans(k1), z)
-    z = tl.dot(q2, tl.trans(k2), z)
-    z = tl.dot(q3, tl.trans(k3), z)
-    z = tl.where(seen[None, :], z * _SCALE, float("-inf"))
-    top = tl.max(z, axis=1)
-    # A tile without rows has weights of zero, not of exp(-inf + inf).
-    p = tl.exp2(z - tl.where(top == float("-inf"), 0.0, top)[:, None])
-    return top, _sum_columns(p, p.shape[1]), to_bf16(p).to(PRODUCT)
-
-
-@triton.jit
-def _sum_columns(x, SIZE: tl.constexpr):
-    """Sum over the second dimension: neighbours, then pairs of neighbours, and so on."""
-    half: tl.constexpr = SIZE // 2
-    if half == 0:
-        return tl.sum(x, axis=1)
-    else:
-        return _sum_columns(tl.sum(tl.reshape(x, (x.shape[0], half, 2)), axis=2), half)
-
-
-@triton.jit
-def _fold_sums(high, sum_, top, total):
-    """Return the new maximum and sum, and the factors of the old and of the tile's products."""
-    most = tl.maximum(high, top)
-    old, new = tl.exp2(high - most), tl.exp2(top - most)
-    return most, sum_ * old + total * new, old, new
-
-
-@triton.jit
-def _store_piece(here, a, sum_, rotation, inside, ROTATED: tl.constexpr):
-    """Store 128 channels of the output; in the last ones, take the query's rotation back."""
-    x = to_bf16(a / sum_[:, None])
-    if ROTATED:
-        heads: tl.constexpr = x.shape[0]
-        even, odd = tl.split(tl.reshape(x, (heads, _PIECE // 2, 2)))
-        pair = tl.arange(0, _PIECE // 2)
-        turned = pair >= 32
-        place = rotation + 2 * (pair - 32)
-        cosine = tl.load(place, mask=turned, other=1.0)[None, :]
-        sine = tl.load(place + 1, mask=turned, other=0.0)[None, :]
-        x = tl.join(even * cosine + odd * sine, odd * cosine - even * sine)
-        x = to_bf16(tl.reshape(x, (heads, _PIECE)))
-    tl.store(here, x.to(tl.bfloat16), mask=inside[:, None])
+    store_piece(here, a0, sum_, rotation, inside, False)
+    store_piece(here + PIECE, a1, sum_, rotation, inside, False)
+    store_piece(here + 2 * PIECE, a2, sum_, rotation, inside, False)
+    store_piece(here + 3 * PIECE, a3, sum_, rotation, inside, True)
 
 
 def attend_reference(
@@ -451,12 +317,13 @@ def attend_reference(
     """Return what `attend` does, float32, without rounding of weights and output."""
     out = torch.empty(q.shape, device=q.device)
     for i, (sequence, position) in enumerate(zip(places.sequences, places.positions, strict=True)):
-        slots = torch.arange(max(0, int(position) - WINDOW + 1), int(position) + 1) % ring.rows
-        rows = [unpack_rows(ring.gather(int(sequence), 0, ring.rows))[slots.to(q.device)]]
+        slots = (
+            torch.arange(max(0, int(position) - WINDOW + 1), int(position) + 1, device=q.device) % ring.rows
+        )
+        rows = [unpack_rows(ring.take(int(sequence), slots))]
         if entries is not None and entries.ids is not None and entries.counts is not None:
-            ids = entries.ids[i, : int(entries.counts[i])]
-            parts = [entries.rows.gather(int(sequence), int(entry), 1) for entry in ids]
-            rows += [unpack_rows(part) for part in parts]
+            ids = entries.ids[i, : int(entries.counts[i])].to(torch.int64)
+            rows.append(unpack_rows(entries.rows.take(int(sequence), ids)))
         elif entries is not None:
             count = (int(position) + 1) // entries.ratio
             rows.append(unpack_rows(entries.rows.gather(int(sequence), 0, count)))
@@ -467,5 +334,7 @@ def attend_reference(
     tail = round_bf16(out[..., HEAD_DIM - ROPE_DIM :]).unflatten(-1, (-1, 2))
     cosine, sine = rotations.unsqueeze(1).unbind(-1)
     a, b = tail.unbind(-1)
-    out[..., HEAD_DIM - ROPE_DIM :] = torch.stack((a * cosine + b * sine, b * cosine - a * sine), -1).flatten(-2)
+    out[..., HEAD_DIM - ROPE_DIM :] = torch.stack((a * cosine + b * sine, b * cosine - a * sine), -1).flatten(
+        -2
+    )
     return out

@@ -1,18 +1,19 @@
-"""Selection of the k largest of a row of 16-bit sort keys, ties to the lower column, as ascending column numbers.
+"""Selection of the k largest 16-bit sort keys of a row as ascending columns, ties to the lower column.
 
-Two passes of a radix select: histograms of the high byte and, inside the byte that holds the k-th largest key,
-of the low byte. They are kept per chunk of a row, so that a third pass knows, for each chunk alone, how many
-columns before it are chosen and writes its own in order. All sums are of integers: nothing depends on the order
-in which programs run. Rows with at most k columns are chosen whole; their keys are not read.
+Two passes of a radix select: histograms of the high byte and, inside the byte that holds the k-th largest
+key, of the low byte. They are kept per chunk of a row, so that a third pass knows, for each chunk alone, how
+many columns before it are chosen and writes its own in order. All sums are of integers: nothing depends on
+the order in which programs run. Rows with at most k columns are chosen whole; their keys are not read.
 
 Needs 6 bytes of reading per key (most of it meets the cache, which holds 25 million keys) and 4 k bytes of
-writing. One row of a million tokens, 262 144 keys: 1.6 MB, 0.4 us at 4.3 TB/s: three launches. 4096 rows of it:
-6.4 GB, 1.5 ms. Workspace: 2 KB per chunk of 16 384 keys.
+writing. One row of a million tokens, 262 144 keys: 1.6 MB, 0.4 us at 4.3 TB/s: three launches. 4096 rows of
+it: 6.4 GB, 1.5 ms. Workspace: 2 KB per chunk of 16 384 keys.
 
 measured: not yet
 """
 # Triton's language has no types that a checker understands.
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -31,15 +32,22 @@ _BINS = tl.constexpr(BINS)
 
 
 def select_top_k(
-    keys: Tensor, visible: Tensor, ids: Tensor, counts: Tensor, *, plan: SelectPlan = attention_tuning.SELECT
+    keys: Tensor,
+    positions: Tensor,
+    ratio: int,
+    ids: Tensor,
+    counts: Tensor,
+    *,
+    plan: SelectPlan = attention_tuning.SELECT,
 ) -> None:
     """Write the columns with the k largest keys of each row.
 
     Args:
         keys: int16 [t, n], read as unsigned; contiguous.
-        visible: int32 [t]: the first columns, among which is chosen.
+        positions: int32 [t].
+        ratio: Columns g < (position + 1) // ratio are visible; among them is chosen.
         ids: int32 [t, k], contiguous; receives the columns, ascending, then -1.
-        counts: int32 [t]; receives min(k, visible).
+        counts: int32 [t]; receives how many were chosen: k, or all visible ones.
         plan: Tile sizes.
     """
     rows, width = keys.shape
@@ -50,15 +58,16 @@ def select_top_k(
     grid = (rows, chunks)
     with on_device(keys):
         _high_bytes_kernel[grid](
-            keys, visible, high, width, k, CHUNK=plan.chunk, KEYS=plan.keys, num_warps=plan.warps
+            keys, positions, high, width, k, ratio, CHUNK=plan.chunk, KEYS=plan.keys, num_warps=plan.warps
         )
         _low_bytes_kernel[grid](
             keys,
-            visible,
+            positions,
             high,
             low,
             width,
             k,
+            ratio,
             CHUNKS=next_power_of_two(chunks),
             CHUNK=plan.chunk,
             KEYS=plan.keys,
@@ -66,13 +75,14 @@ def select_top_k(
         )
         _emit_kernel[grid](
             keys,
-            visible,
+            positions,
             high,
             low,
             ids,
             counts,
             width,
             k,
+            ratio,
             CHUNKS=next_power_of_two(chunks),
             CHUNK=plan.chunk,
             KEYS=plan.keys,
@@ -82,9 +92,9 @@ def select_top_k(
 
 
 @triton.jit
-def _high_bytes_kernel(keys, visible, high, width, k, CHUNK: tl.constexpr, KEYS: tl.constexpr):
+def _high_bytes_kernel(keys, positions, high, width, k, ratio, CHUNK: tl.constexpr, KEYS: tl.constexpr):
     row, chunk = tl.program_id(0), tl.program_id(1)
-    count = tl.load(visible + row)
+    count = (tl.load(positions + row) + 1) // ratio
     if count > k:
         keys += row.to(tl.int64) * width
         end = tl.minimum(count, (chunk + 1) * CHUNK)
@@ -98,10 +108,10 @@ def _high_bytes_kernel(keys, visible, high, width, k, CHUNK: tl.constexpr, KEYS:
 
 @triton.jit
 def _low_bytes_kernel(
-    keys, visible, high, low, width, k, CHUNKS: tl.constexpr, CHUNK: tl.constexpr, KEYS: tl.constexpr
+    keys, positions, high, low, width, k, ratio, CHUNKS: tl.constexpr, CHUNK: tl.constexpr, KEYS: tl.constexpr
 ):
     row, chunk = tl.program_id(0), tl.program_id(1)
-    count = tl.load(visible + row)
+    count = (tl.load(positions + row) + 1) // ratio
     if count > k:
         keys += row.to(tl.int64) * width
         byte, _ = _threshold(tl.sum(_load_bins(high, row, CHUNKS), axis=0), k)
@@ -117,20 +127,21 @@ def _low_bytes_kernel(
 @triton.jit
 def _emit_kernel(
     keys,
-    visible,
+    positions,
     high,
     low,
     ids,
     counts,
     width,
     k,
+    ratio,
     CHUNKS: tl.constexpr,
     CHUNK: tl.constexpr,
     KEYS: tl.constexpr,
     FILL: tl.constexpr,
 ):
     row, chunk = tl.program_id(0), tl.program_id(1)
-    count = tl.load(visible + row)
+    count = (tl.load(positions + row) + 1) // ratio
     ids += row.to(tl.int64) * k
     keys += row.to(tl.int64) * width
     if chunk == 0:

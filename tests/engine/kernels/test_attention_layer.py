@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch import Tensor
+
 from dsv4agent.engine.cache.state import LayerState
 from dsv4agent.engine.config import ModelConfig
 from dsv4agent.engine.kernels import kv_rows
@@ -19,10 +21,9 @@ from dsv4agent.engine.model.chunk import Chunk
 from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import OfficialPrecision
 from dsv4agent.engine.model.rope import RopeTables
-from dsv4agent.engine.ops.norms import rms_norm
+from dsv4agent.engine.ops.norms import rms_norm, row_norms
 from dsv4agent.engine.ops.tiling import Tiling
 from dsv4agent.engine.weights.synthetic import mini_config, random_weights
-from torch import Tensor
 
 TOKENS, HEADS, HIDDEN = 160, 2, 64
 PRECISION = OfficialPrecision()
@@ -153,7 +154,9 @@ class Kernels:
                 rotations,
             )
             small = IndexPlan(keys=32, tiles=2, queries=4, warps=4, stages=2)
-            ids, counts = select_entries(queries, self.pages[1], places, CONFIG.index_topk, end // 4, plan=small)
+            ids, counts = select_entries(
+                queries, self.pages[1], places, CONFIG.index_topk, end // 4, plan=small
+            )
             entries = Entries(self.pages[0], ratio, CONFIG.index_topk, ids, counts)
         elif ratio:
             entries = Entries(self.pages[0], ratio, end // ratio)
@@ -172,13 +175,15 @@ def test_prefill_and_decode_give_the_layer(index: int, device: torch.device) -> 
     parts: list[tuple[int, Tensor, Tensor | None]] = []
     for start, stop, attending, plan in ((0, 30, 2, whole), (30, 155, 6, whole)):
         parts.append((stop - attending, *layer.step(x[start:stop], start, attending, plan)))
-    for position in range(155, TOKENS):
-        parts.append((position, *layer.step(x[position : position + 1], position, 1, split)))
+    parts += [
+        (position, *layer.step(x[position : position + 1], position, 1, split))
+        for position in range(155, TOKENS)
+    ]
     errors: list[Tensor] = []
     same = 0
     for first, out, ids in parts:
         there = expected[first : first + out.shape[0]].to(device)
-        errors.append((out.float() - there).flatten(1).norm(dim=1) / there.flatten(1).norm(dim=1))
+        errors.append(row_norms((out.float() - there).flatten(1)) / row_norms(there.flatten(1)))
         for i, row in enumerate(ids if ids is not None else ()):
             if first + i in chosen:
                 same += torch.equal(row.cpu().long(), chosen[first + i])

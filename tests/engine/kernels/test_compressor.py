@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
+
 from dsv4agent.engine.config import Yarn
 from dsv4agent.engine.kernels import kv_rows
 from dsv4agent.engine.kernels.compressor import RawRows, compress, compress_reference
 from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, Places, RowBlocks
 from dsv4agent.engine.model.rope import frequencies
-from torch import Tensor
 
 EPS = 1e-6
 KINDS = [(4, HEAD_DIM), (4, INDEX_DIM), (128, HEAD_DIM)]
@@ -66,7 +68,9 @@ def test_entries_are_those_of_the_model(ratio: int, dim: int, generator: torch.G
     unpack = kv_rows.unpack_index_rows if dim == INDEX_DIM else kv_rows.unpack_rows
     # Exponentials differ by a unit in the last place, and then a value at a border rounds to its neighbour.
     assert (found != expected).float().mean() < 0.01
-    torch.testing.assert_close(unpack(found), unpack(expected), rtol=0.13, atol=0.3 if dim == INDEX_DIM else 0.02)
+    torch.testing.assert_close(
+        unpack(found), unpack(expected), rtol=0.13, atol=0.3 if dim == INDEX_DIM else 0.02
+    )
     assert not pages.gather(0, expected.shape[0], 1).any()
 
 
@@ -79,7 +83,7 @@ def test_bits_do_not_depend_on_cuts(ratio: int, dim: int, generator: torch.Gener
     assert pages.bytes.any()
     cuts = [0, 5, 6, 133, 255, 256, 257, 260] if ratio == 128 else [*range(10), 12, 25, 39, 40]
     state, cut = case.fresh()
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         case.step(start, end - start, state, cut)
     assert torch.equal(pages.bytes, cut.bytes)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from dsv4agent.engine.config import Yarn
 from dsv4agent.engine.kernels import kv_rows
 from dsv4agent.engine.kernels.attention_tuning import IndexPlan
@@ -16,7 +18,6 @@ from dsv4agent.engine.kernels.kv_rows import INDEX_DIM, PAGE_TOKENS, Places, Row
 from dsv4agent.engine.kernels.top_k import select_top_k_reference
 from dsv4agent.engine.model.rope import frequencies
 from dsv4agent.engine.ops.quantizers import fake_fp4_rows
-from torch import Tensor
 
 SMALL = IndexPlan(keys=32, tiles=2, queries=4, warps=4, stages=2, workspace=1 << 20)
 HEADS = 4
@@ -73,9 +74,7 @@ def test_the_best_entries_are_chosen(k: int, device: torch.device, generator: to
         assert torch.equal(counts, expected[1])
 
 
-def test_bits_do_not_depend_on_batch_and_workspace(
-    device: torch.device, generator: torch.Generator
-) -> None:
+def test_bits_do_not_depend_on_batch_and_workspace(device: torch.device, generator: torch.Generator) -> None:
     blocks, _ = index_pages(130, generator)
     queries = random_queries(6, generator)
     together = select_entries(queries, blocks, Places.of([(0, 500, 6)], device), 16, 130, plan=SMALL)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from dsv4agent.engine.kernels import kv_rows
 from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, Places, RowBlocks
 from dsv4agent.engine.model.precision import OfficialPrecision
@@ -13,7 +14,9 @@ EPS = 1e-6
 def spread(rows: int, width: int, device: torch.device, generator: torch.Generator) -> torch.Tensor:
     """Rows whose blocks differ by many powers of two, with zeros among them."""
     x = torch.randn(rows, width, generator=generator, device=device)
-    x *= torch.exp2(torch.randint(-24, 9, (rows, width // 32), generator=generator, device=device)).repeat_interleave(32, 1)
+    x *= torch.exp2(
+        torch.randint(-24, 9, (rows, width // 32), generator=generator, device=device)
+    ).repeat_interleave(32, 1)
     x[:, ::37] = 0.0
     return x
 
@@ -47,7 +50,9 @@ def test_rows_are_finished_and_written_to_their_slots(
     expected = kv_rows.write_rows_reference(x[:, 100:612], weight, rotations, EPS)
     # The order of one sum may differ, and then some value at a border rounds to its neighbour.
     assert (found != expected).float().mean() < 2e-3
-    torch.testing.assert_close(kv_rows.unpack_rows(found), kv_rows.unpack_rows(expected), rtol=0.13, atol=1e-3)
+    torch.testing.assert_close(
+        kv_rows.unpack_rows(found), kv_rows.unpack_rows(expected), rtol=0.13, atol=1e-3
+    )
     untouched = torch.cat((ring.gather(1, 3, 247), ring.gather(0, 0, 3), ring.gather(0, 4, 252)))
     assert not untouched.any()
 
@@ -74,7 +79,9 @@ def test_bits_of_a_row_do_not_depend_on_the_others(device: torch.device, generat
     whole, single = RowBlocks.ring(1, 256, device), RowBlocks.ring(1, 256, device)
     kv_rows.write_rows(x, weight, table, Places.of([(0, 0, 7)], device), whole, eps=EPS)
     for i in range(7):
-        kv_rows.write_rows(x[i : i + 1], weight, table[i : i + 1], Places.of([(0, i, 1)], device), single, eps=EPS)
+        kv_rows.write_rows(
+            x[i : i + 1], weight, table[i : i + 1], Places.of([(0, i, 1)], device), single, eps=EPS
+        )
     assert torch.equal(whole.bytes, single.bytes)
     assert whole.bytes.any()
 

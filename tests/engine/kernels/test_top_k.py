@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from dsv4agent.engine.kernels.attention_tuning import SelectPlan
 from dsv4agent.engine.kernels.top_k import select_top_k, select_top_k_reference, sort_keys_reference
-from torch import Tensor
 
 SMALL = SelectPlan(chunk=64, keys=32, warps=4)
 
@@ -12,7 +13,7 @@ SMALL = SelectPlan(chunk=64, keys=32, warps=4)
 def select(scores: Tensor, visible: Tensor, k: int, plan: SelectPlan = SMALL) -> tuple[Tensor, Tensor]:
     ids = torch.full((scores.shape[0], k), 12345, dtype=torch.int32, device=scores.device)
     counts = torch.full_like(visible, 12345)
-    select_top_k(sort_keys_reference(scores), visible, ids, counts, plan=plan)
+    select_top_k(sort_keys_reference(scores), visible - 1, 1, ids, counts, plan=plan)
     return ids, counts
 
 
