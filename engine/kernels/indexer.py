@@ -42,7 +42,7 @@ from dsv4agent.engine.kernels.kv_rows import (
     to_bf16,
 )
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
-from dsv4agent.engine.kernels.numerics import PRODUCT, decode_e8m0
+from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT, decode_e8m0
 from dsv4agent.engine.kernels.top_k import select_top_k
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
 from dsv4agent.engine.ops.quantizers import fake_fp4_rows, round_bf16
@@ -246,9 +246,26 @@ def _score_kernel(
                     w = tl.load(weights + i * heads + head, mask=head < heads, other=0.0)
                     z = tl.dot(even, tl.trans(q_even))
                     z = tl.dot(odd, tl.trans(q_odd), z)
-                    z = to_bf16(tl.maximum(to_bf16(z), 0.0) * w[None, :])
-                    score = to_bf16(tl.sum(z, axis=1))
+                    score = to_bf16(tl.sum(_weighted(z, w), axis=1))
                     tl.store(keys + i * width + entry, _sort_key(score))
+
+
+@triton.jit
+def _weighted(z, w):
+    """Return bfloat16(max(0, bfloat16(z)) * w) as float32; `w` holds bfloat16 values."""
+    if INTERPRETED:
+        return to_bf16(tl.maximum(to_bf16(z), 0.0) * w[None, :])
+    else:
+        # Two at a time: the conversion clamps, and a product of bfloat16 is rounded once, as it must be.
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 t; cvt.rn.relu.bf16x2.f32 t, $3, $2; mul.rn.bf16x2 t, t, $4;"
+            " shl.b32 $0, t, 16; and.b32 $1, t, 0xFFFF0000; }",
+            "=r,=r,r,r,r",
+            [z, tl.broadcast_to(w.to(tl.bfloat16)[None, :], z.shape)],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=2,
+        )
 
 
 @triton.jit
