@@ -79,8 +79,8 @@ def decode_e2m1(code):
 
 @triton.jit
 def decode_pairs(packed, scales, ROWS: tl.constexpr):
-    """Return even and odd channels float32 [ROWS, 64] of packed uint8 [ROWS, 4, 16] and scales [ROWS, 4]."""
+    """Return even and odd channels float32 [ROWS, 64] of packed uint8 [ROWS, 64] and scales [ROWS, 4]."""
     scale = decode_e8m0(scales)[:, :, None]
-    low = decode_e2m1(packed & 0xF) * scale
-    high = decode_e2m1(packed >> 4) * scale
+    low = tl.reshape(decode_e2m1(packed & 0xF), (ROWS, 4, 16)) * scale
+    high = tl.reshape(decode_e2m1(packed >> 4), (ROWS, 4, 16)) * scale
     return tl.reshape(low, (ROWS, 64)), tl.reshape(high, (ROWS, 64))

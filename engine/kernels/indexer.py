@@ -271,12 +271,10 @@ def _weighted(z, w):
 @triton.jit
 def _load_entries(rows, start, row, seen, PAGE_ROWS: tl.constexpr, KEYS: tl.constexpr):
     """Return even and odd channels [KEYS, 64] of packed index rows."""
-    group, byte = tl.arange(0, 4), tl.arange(0, 16)
-    data = (start + row * 64)[:, None, None] + group[None, :, None] * 16 + byte[None, None, :]
-    packed = tl.load(rows + data, mask=seen[:, None, None], other=0)
-    scale = tl.load(
-        rows + (start + PAGE_ROWS * 64 + row * 4)[:, None] + group[None, :], mask=seen[:, None], other=0
-    )
+    data = (start + row * 64)[:, None] + tl.arange(0, 64)[None, :]
+    packed = tl.load(rows + data, mask=seen[:, None], other=0)
+    place = (start + PAGE_ROWS * 64 + row * 4)[:, None] + tl.arange(0, 4)[None, :]
+    scale = tl.load(rows + place, mask=seen[:, None], other=0)
     even, odd = decode_pairs(packed, scale, KEYS)
     return even.to(PRODUCT), odd.to(PRODUCT)
 
