@@ -14,6 +14,7 @@ import triton.language as tl
 
 from dsv4agent.engine.kernels.kv_rows import DATA, HEAD_DIM, ROPE_DIM, SCALES, WINDOW, locate, to_bf16
 from dsv4agent.engine.kernels.numerics import PRODUCT, decode_e8m0
+from dsv4agent.engine.kernels.sums import sum_columns
 
 PIECE = tl.constexpr(HEAD_DIM // 4)
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -126,17 +127,7 @@ def weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen):
     top = tl.max(z, axis=1)
     # A tile without rows has weights of zero, not of exp(-inf + inf).
     p = tl.exp2(z - tl.where(top == float("-inf"), 0.0, top)[:, None])
-    return top, _sum_columns(p, p.shape[1]), to_bf16(p).to(PRODUCT)
-
-
-@triton.jit
-def _sum_columns(x, SIZE: tl.constexpr):
-    """Sum over the second dimension: neighbours, then pairs of neighbours, and so on."""
-    half: tl.constexpr = SIZE // 2
-    if half == 0:
-        return tl.sum(x, axis=1)
-    else:
-        return _sum_columns(tl.sum(tl.reshape(x, (x.shape[0], half, 2)), axis=2), half)
+    return top, sum_columns(p, p.shape[1]), to_bf16(p).to(PRODUCT)
 
 
 @triton.jit
@@ -145,6 +136,12 @@ def fold_sums(high, sum_, top, total):
     most = tl.maximum(high, top)
     old, new = tl.exp2(high - most), tl.exp2(top - most)
     return most, sum_ * old + total * new, old, new
+
+
+@triton.jit
+def fold(a, old, part, new):
+    """Return a * old + part * new for sums [HEADS, 128] and a factor per head."""
+    return tl.fma(a, tl.broadcast_to(old[:, None], a.shape), part * new[:, None])
 
 
 @triton.jit

@@ -40,6 +40,7 @@ from dsv4agent.engine.kernels.kv_rows import (
     to_bf16,
 )
 from dsv4agent.engine.kernels.launch import on_device
+from dsv4agent.engine.kernels.sums import sum_all, sum_rows
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
 from dsv4agent.engine.ops.pooling import softmax_pool
 from dsv4agent.engine.ops.quantizers import round_bf16
@@ -275,8 +276,8 @@ def _pool(
             column, slot, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, False
         )
         weight = tl.exp(gates - top[None, :])
-        total += _sum_slots(weight * values, TILE)
-        weights += _sum_slots(weight, TILE)
+        total += sum_rows(weight * values, TILE)
+        weights += sum_rows(weight, TILE)
     return to_bf16(tl.div_rn(total, weights))
 
 
@@ -313,19 +314,9 @@ def _slots(
 
 
 @triton.jit
-def _sum_slots(x, SLOTS: tl.constexpr):
-    """Sum over the first dimension, the upper half onto the lower, and so on."""
-    half: tl.constexpr = SLOTS // 2
-    if half == 0:
-        return tl.sum(x, axis=0)
-    else:
-        return _sum_slots(tl.sum(tl.reshape(x, (2, half, x.shape[1])), axis=0), half)
-
-
-@triton.jit
 def _finish_index(a, b, pair, weight, rotation, eps, DIM: tl.constexpr):
     """Normalise and rotate channels (2 i, 2 i + 1) of an index row, and transform it."""
-    factor = norm_factor(tl.sum(a * a + b * b, axis=0), DIM, eps)
+    factor = norm_factor(sum_all(a * a + b * b, DIM // 2), DIM, eps)
     a = to_bf16(a * factor * tl.load(weight + 2 * pair).to(tl.float32))
     b = to_bf16(b * factor * tl.load(weight + 2 * pair + 1).to(tl.float32))
     turned = pair >= DIM // 2 - 32
@@ -334,7 +325,7 @@ def _finish_index(a, b, pair, weight, rotation, eps, DIM: tl.constexpr):
     sine = tl.load(place + 1, mask=turned, other=0.0)
     c, s = to_bf16(a * cosine - b * sine), to_bf16(a * sine + b * cosine)
     matrix = hadamard(DIM // 2)
-    u, v = tl.sum(c[:, None] * matrix, axis=0), tl.sum(s[:, None] * matrix, axis=0)
+    u, v = sum_rows(c[:, None] * matrix, DIM // 2), sum_rows(s[:, None] * matrix, DIM // 2)
     scale: tl.constexpr = DIM**-0.5
     return to_bf16((u + v) * scale), to_bf16((u - v) * scale)
 

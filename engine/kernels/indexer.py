@@ -43,6 +43,7 @@ from dsv4agent.engine.kernels.kv_rows import (
 )
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
 from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT, decode_e8m0
+from dsv4agent.engine.kernels.sums import sum_columns
 from dsv4agent.engine.kernels.top_k import select_top_k
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
 from dsv4agent.engine.ops.quantizers import fake_fp4_rows, round_bf16
@@ -246,7 +247,7 @@ def _score_kernel(
                     w = tl.load(weights + i * heads + head, mask=head < heads, other=0.0)
                     z = tl.dot(even, tl.trans(q_even))
                     z = tl.dot(odd, tl.trans(q_odd), z)
-                    score = to_bf16(tl.sum(_weighted(z, w), axis=1))
+                    score = to_bf16(sum_columns(_weighted(z, w), HEADS))
                     tl.store(keys + i * width + entry, _sort_key(score))
 
 

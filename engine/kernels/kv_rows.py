@@ -39,6 +39,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import attention_tuning
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
 from dsv4agent.engine.kernels.numerics import INTERPRETED, encode_e4m3, fp8_scale, round_bf16
+from dsv4agent.engine.kernels.sums import sum_all, sum_columns
 from dsv4agent.engine.ops.quantizers import CACHE_BLOCK, quantize_fp8_rows
 from dsv4agent.engine.ops.quantizers import round_bf16 as round_to_bf16
 from dsv4agent.engine.weights.formats import decode_e4m3, decode_e8m0, dequantize_fp4, quantize_fp4
@@ -254,7 +255,7 @@ def finish_and_pack(plain, a, b, weight, rotation, eps, codes, tails, start, row
     block = tl.arange(0, 8)
     column = block[:, None] * 64 + tl.arange(0, 64)[None, :]
     pair = tl.arange(0, 32)
-    squares = tl.sum(tl.sum(plain * plain, axis=1), axis=0) + tl.sum(a * a + b * b, axis=0)
+    squares = sum_all(sum_columns(plain * plain, 64), 8) + sum_all(a * a + b * b, 32)
     factor = norm_factor(squares, _HEAD_DIM, eps)
     inside = column < _PLAIN
     plain = to_bf16(plain * factor * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32))
@@ -305,7 +306,7 @@ def _finish_queries_kernel(x, stride, rotations, q, heads, eps, HEADS: tl.conste
     column = head[:, None] * _HEAD_DIM + tl.arange(0, _HEAD_DIM)[None, :]
     inside = (head < heads)[:, None]
     row = to_bf16(tl.load(x + token.to(tl.int64) * stride + column, mask=inside, other=0.0).to(tl.float32))
-    mean = to_bf16(tl.sum(to_bf16(row * row), axis=1) * (1.0 / _HEAD_DIM))
+    mean = to_bf16(sum_columns(to_bf16(row * row), _HEAD_DIM) * (1.0 / _HEAD_DIM))
     factor = to_bf16(tl.div_rn(1.0, tl.sqrt_rn(to_bf16(mean + eps))))
     row = to_bf16(row * factor[:, None])
     pair = tl.arange(0, _HEAD_DIM // 2)

@@ -40,6 +40,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels.attention_tiles import (
     LOG2E,
     PIECE,
+    fold,
     fold_sums,
     load_queries,
     load_tile,
@@ -251,10 +252,10 @@ def _attend_kernel(
             )  # fmt: skip
             top, total, p = weigh(q0, q1, q2, q3, k0, k1, k2, k3, seen)
             high, sum_, old, new = fold_sums(high, sum_, top, total)
-            a0 = a0 * old[:, None] + tl.dot(p, k0) * new[:, None]
-            a1 = a1 * old[:, None] + tl.dot(p, k1) * new[:, None]
-            a2 = a2 * old[:, None] + tl.dot(p, k2) * new[:, None]
-            a3 = a3 * old[:, None] + tl.dot(p, k3) * new[:, None]
+            a0 = fold(a0, old, tl.dot(p, k0), new)
+            a1 = fold(a1, old, tl.dot(p, k1), new)
+            a2 = fold(a2, old, tl.dot(p, k2), new)
+            a3 = fold(a3, old, tl.dot(p, k3), new)
         here = out + rows[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
         rotation = rotations + token * 64
         store_piece(here, a0, sum_, rotation, inside, False)
@@ -299,10 +300,10 @@ def _fold_kernel(
         total = tl.load(sums + tile * heads * 2 + 1, mask=inside, other=0.0)
         here = parts + tile * heads * _DIM
         high, sum_, old, new = fold_sums(high, sum_, top, total)
-        a0 = a0 * old[:, None] + tl.load(here, mask=inside[:, None], other=0.0) * new[:, None]
-        a1 = a1 * old[:, None] + tl.load(here + PIECE, mask=inside[:, None], other=0.0) * new[:, None]
-        a2 = a2 * old[:, None] + tl.load(here + 2 * PIECE, mask=inside[:, None], other=0.0) * new[:, None]
-        a3 = a3 * old[:, None] + tl.load(here + 3 * PIECE, mask=inside[:, None], other=0.0) * new[:, None]
+        a0 = fold(a0, old, tl.load(here, mask=inside[:, None], other=0.0), new)
+        a1 = fold(a1, old, tl.load(here + PIECE, mask=inside[:, None], other=0.0), new)
+        a2 = fold(a2, old, tl.load(here + 2 * PIECE, mask=inside[:, None], other=0.0), new)
+        a3 = fold(a3, old, tl.load(here + 3 * PIECE, mask=inside[:, None], other=0.0), new)
     here = out + (token.to(tl.int64) * heads + head)[:, None] * _DIM + tl.arange(0, PIECE)[None, :]
     rotation = rotations + token * 64
     store_piece(here, a0, sum_, rotation, inside, False)
