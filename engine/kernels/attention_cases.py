@@ -27,6 +27,8 @@ from dsv4agent.engine.kernels.trial_shapes import Case, Prepared
 
 EPS = 1e-6
 INDEX_HEADS = 64
+_MOST_BYTES = 2_000_000_000
+"""Of the pages of one case."""
 
 
 @dataclass(frozen=True)
@@ -351,10 +353,12 @@ def _counts(tokens: int, k: int, device: torch.device) -> Tensor:
 def _filled_pages(
     ratio: int, context: int, sets: int, generator: torch.Generator, *, index: bool = False
 ) -> RowBlocks:
-    """Return pages of random rows for `sets` sequences, in no order."""
+    """Return pages of random rows for `sets` sequences, in no order; they share them if there would be many."""
     pages = ceil_div(context, PAGE_TOKENS)
-    order = torch.randperm(sets * pages, generator=generator, device=generator.device).to(torch.int32)
-    blocks = RowBlocks.pages(sets * pages, ratio, order.view(sets, pages), index=index)
+    own = max(1, min(sets, _MOST_BYTES // (context // ratio * (68 if index else 584))))
+    order = torch.randperm(own * pages, generator=generator, device=generator.device).to(torch.int32)
+    table = order.view(own, pages).repeat(ceil_div(sets, own), 1)[:sets].contiguous()
+    blocks = RowBlocks.pages(own * pages, ratio, table, index=index)
     if index:
         _random_bytes(blocks.bytes, generator)
         blocks.bytes[:, blocks.rows * 64 :] %= 4
