@@ -353,7 +353,7 @@ def _counts(tokens: int, k: int, device: torch.device) -> Tensor:
 def _filled_pages(
     ratio: int, context: int, sets: int, generator: torch.Generator, *, index: bool = False
 ) -> RowBlocks:
-    """Return pages of random rows for `sets` sequences, in no order; they share them if there would be many."""
+    """Return pages of random rows for `sets` sequences, in no order; too many sequences share them."""
     pages = ceil_div(context, PAGE_TOKENS)
     own = max(1, min(sets, _MOST_BYTES // (context // ratio * (68 if index else 584))))
     order = torch.randperm(own * pages, generator=generator, device=generator.device).to(torch.int32)

@@ -48,7 +48,7 @@ from dsv4agent.engine.ops.quantizers import round_bf16
 
 @dataclass(frozen=True)
 class RawRows:
-    """The last raw rows of every sequence.
+    """The last raw rows of every sequence, which is all the state a compressor has.
 
     Attributes:
         rows: float32 [sequences, n, width]; values, then gates.
