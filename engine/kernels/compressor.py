@@ -176,8 +176,43 @@ def _compress_kernel(
     POOLS: tl.constexpr,
     KEEPS: tl.constexpr,
 ):
+    compress_token(
+        tl.program_id(0), raw, stride, ape, weight, rotations, sequences, positions, before, after, state,
+        codes, tails, table, table_stride, eps, RATIO, SERIES, DIM, STATE_ROWS, PAGE_ROWS, TILE, INDEX,
+        POOLS, KEEPS,
+    )  # fmt: skip
+
+
+@triton.jit
+def compress_token(
+    token,
+    raw,
+    stride,
+    ape,
+    weight,
+    rotations,
+    sequences,
+    positions,
+    before,
+    after,
+    state,
+    codes,
+    tails,
+    table,
+    table_stride,
+    eps,
+    RATIO: tl.constexpr,
+    SERIES: tl.constexpr,
+    DIM: tl.constexpr,
+    STATE_ROWS: tl.constexpr,
+    PAGE_ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    INDEX: tl.constexpr,
+    POOLS: tl.constexpr,
+    KEEPS: tl.constexpr,
+):
+    """Take in one token of a step: see `compress`."""
     width: tl.constexpr = 2 * SERIES * DIM
-    token = tl.program_id(0)
     sequence, position = tl.load(sequences + token), tl.load(positions + token)
     state += sequence.to(tl.int64) * STATE_ROWS * width
     row = raw + token.to(tl.int64) * stride
@@ -200,23 +235,11 @@ def _compress_kernel(
             rotation = rotations + token * 64
             if INDEX:
                 pair = tl.arange(0, DIM // 2)
+                even, odd = 2 * pair, 2 * pair + 1
                 a = _pool(
-                    2 * pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
+                    even, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
                 )
-                b = _pool(
-                    2 * pair + 1,
-                    row,
-                    stride,
-                    state,
-                    ape,
-                    position,
-                    fresh,
-                    RATIO,
-                    SERIES,
-                    DIM,
-                    STATE_ROWS,
-                    TILE,
-                )
+                b = _pool(odd, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE)
                 a, b = _finish_index(a, b, pair, weight, rotation, eps, DIM)
                 packed, scales = pack_pairs(a[None, :], b[None, :], 1)
                 block = tl.arange(0, 4)
@@ -224,17 +247,16 @@ def _compress_kernel(
                 tl.store(codes + start + PAGE_ROWS * 64 + slot * 4 + block[None, :], scales)
             else:
                 column = tl.arange(0, DIM)
-                pair = DIM - 64 + 2 * tl.arange(0, 32)
+                even = DIM - 64 + 2 * tl.arange(0, 32)
+                odd = even + 1
                 plain = _pool(
                     column, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
                 )
                 plain = tl.where(column < DIM - 64, plain, 0.0)
                 a = _pool(
-                    pair, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
+                    even, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
                 )
-                b = _pool(
-                    pair + 1, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE
-                )
+                b = _pool(odd, row, stride, state, ape, position, fresh, RATIO, SERIES, DIM, STATE_ROWS, TILE)
                 plain = tl.reshape(plain, (8, 64))
                 finish_and_pack(plain, a, b, weight, rotation, eps, codes, tails, start, slot, PAGE_ROWS)
 

@@ -287,7 +287,29 @@ def _write_rows_kernel(
     eps,
     ROWS: tl.constexpr,
 ):
-    token = tl.program_id(0)
+    write_row(
+        tl.program_id(0), x, stride, weight, rotations, sequences, positions, codes, tails, table,
+        table_stride, eps, ROWS,
+    )  # fmt: skip
+
+
+@triton.jit
+def write_row(
+    token,
+    x,
+    stride,
+    weight,
+    rotations,
+    sequences,
+    positions,
+    codes,
+    tails,
+    table,
+    table_stride,
+    eps,
+    ROWS: tl.constexpr,
+):
+    """Finish and store the row of one token: see `write_rows`."""
     x += token.to(tl.int64) * stride
     column = tl.arange(0, 8)[:, None] * 64 + tl.arange(0, 64)[None, :]
     pair = tl.arange(0, 32)
