@@ -10,7 +10,7 @@ from typing import Self
 
 import anyio
 
-from dsv4agent.sandboxes.process_tree import kill_tree, terminate_tree
+from dsv4agent.sandboxes.process_tree import descendants, kill_tree, living_processes, terminate_tree
 
 # Standard error is the private channel on the way in; a shell moves it to descriptor 3 as its last act
 # inside the cage. The machinery's own complaints come before that and so never mix with the program's
@@ -18,6 +18,8 @@ from dsv4agent.sandboxes.process_tree import kill_tree, terminate_tree
 CONTROL_CHANNEL = "exec 3>&2 2>&1;"
 DRAIN = 0.5
 """Seconds given to pipes to reach their end after a program's end, so that nothing written is lost."""
+_LAST_SECONDS = 1.0
+"""Seconds given to killed processes to be gone."""
 
 
 class Pipe:
@@ -180,12 +182,17 @@ class PipeProcess:
 
     async def kill(self, grace: float = 2.0) -> None:
         """End the whole tree: SIGTERM, `grace` seconds, SIGKILL. Never waits for pipes."""
-        if self.running and grace > 0:
+        tree = descendants(self.pid).keys() if self.running else set[int]()
+        if tree and grace > 0:
             terminate_tree(self.pid, self._machinery)
             with anyio.move_on_after(grace):
                 await self.wait()
         self.kill_now()
         await self.wait()
+        # The outermost process may end a moment before the namespace whose end takes the others along.
+        with anyio.move_on_after(_LAST_SECONDS):
+            while tree & living_processes().keys():
+                await anyio.sleep(0.002)
         self._stdin.close()
 
     def kill_at_once(self) -> None:
