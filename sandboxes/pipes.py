@@ -191,7 +191,7 @@ class PipeProcess:
         await self.wait()
         # The outermost process may end a moment before the namespace whose end takes the others along.
         with anyio.move_on_after(_LAST_SECONDS):
-            while tree & living_processes().keys():
+            while tree & living_processes().keys():  # noqa: ASYNC110  (nothing tells of other processes)
                 await anyio.sleep(0.002)
         self._stdin.close()
 
