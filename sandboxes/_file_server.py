@@ -14,7 +14,10 @@ import os
 import stat
 import struct
 import sys
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False  # `typing` takes long as well.
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

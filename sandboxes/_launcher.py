@@ -1,22 +1,27 @@
 """Starts a program under Landlock and seccomp, and outlives it just long enough to kill what it left behind.
 
-Run as a script by a bare interpreter: `python -I -S _launcher.py CONFIG PROGRAM [ARGUMENT...]`. The outer
-process adopts orphans (child subreaper), so that a daemon cannot leave the tree; the inner one confines
-itself and becomes the program. CONFIG is a JSON object: `cwd`; `landlock` (null, or `read`, `write`,
-`devices`: lists of paths, and `network`); `seccomp` (null or the filter in base64).
+Run by a bare interpreter with the arguments CONFIG PROGRAM [ARGUMENT...]. The outer process adopts orphans
+(child subreaper), so that a daemon cannot leave the tree; the inner one confines itself and becomes the
+program. CONFIG is the number of a descriptor of marshalled data from the same Python, or, from elsewhere, a
+JSON object: `cwd`; `landlock` (null, or `read`, `write`, `devices`: lists of paths, and `network`); `seccomp`
+(null, or the filter, in base64 within JSON); `environment` (an object, or null for this process's own).
+
+Every command waits for this, so it imports little: `typing` or `json` alone take longer than all the rest.
 """
 
 from __future__ import annotations
 
-import base64
 import ctypes
-import json
+import marshal
 import os
 import signal
 import struct
 import sys
 import time
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 # System-call numbers of Landlock are the same on all machines.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -141,11 +146,12 @@ def _become(config: dict[str, Any], argv: list[str], supervisor: int) -> NoRetur
             restrict_with_landlock(config["landlock"])
             drop_capabilities()
         if config["seccomp"] is not None:
-            install_seccomp(base64.b64decode(config["seccomp"]))
+            install_seccomp(config["seccomp"])
         # The interpreter ignores these; an ignored signal would stay ignored in the program.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execvpe(argv[0], argv, _environment(config.get("environment")))
+        environment = config.get("environment")
+        os.execvpe(argv[0], argv, os.environ if environment is None else environment)
     except OSError as error:
         os.write(2, f"launcher: {argv[0]}: {error}\n".encode())
     os._exit(127)
@@ -161,15 +167,6 @@ def _new_process_group() -> int:
         os._exit(0)
     os.setpgid(leader, leader)  # Possible until it is waited for.
     return leader
-
-
-def _environment(descriptor: int | None) -> dict[bytes, bytes]:
-    """Return the program's environment: what an inherited descriptor holds, or this process's own."""
-    if descriptor is None:
-        return dict(os.environb)
-    with open(descriptor, "rb") as file:
-        entries = file.read().split(b"\0")
-    return dict(entry.split(b"=", 1) for entry in entries if entry)
 
 
 def _supervise(child: int) -> NoReturn:
@@ -234,9 +231,22 @@ def _check(result: int) -> int:
     return result
 
 
+def _configuration(text: str) -> dict[str, Any]:
+    if text.isdigit():
+        with open(int(text), "rb") as file:
+            return marshal.load(file)
+    import base64
+    import json
+
+    config: dict[str, Any] = json.loads(text)
+    if config["seccomp"] is not None:
+        config["seccomp"] = base64.b64decode(config["seccomp"])
+    return config
+
+
 def main(arguments: list[str]) -> NoReturn:
     """Start the program named by the arguments."""
-    config: dict[str, Any] = json.loads(arguments[0])
+    config = _configuration(arguments[0])
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
     signal.signal(signal.SIGTERM, _end)
     # If the host process dies, this one is told to clean up.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import marshal
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from dsv4agent.sandboxes._launcher import landlock_abi
 from dsv4agent.sandboxes.caged import CagedCommand, CagedSandbox
-from dsv4agent.sandboxes.environment import environment_descriptor
+from dsv4agent.sandboxes.environment import memory_file
 from dsv4agent.sandboxes.errors import SandboxUnavailable
 from dsv4agent.sandboxes.masking import is_below, masked_paths, shown_paths
 from dsv4agent.sandboxes.protocol import NetworkMode
@@ -19,7 +18,9 @@ from dsv4agent.sandboxes.seccomp import seccomp_filter
 
 LAUNCHER_SOURCE = Path(__file__).with_name("_launcher.py").read_text(encoding="utf-8")
 """Read once: the file may lie in a workspace, whose programs could change it before it runs outside."""
+_LAUNCHER = marshal.dumps(compile(LAUNCHER_SOURCE, "launcher", "exec"))
 _PYTHON = os.path.realpath(sys.executable)
+_BOOT = "import marshal,sys;f=open(int(sys.argv.pop(1)),'rb');c=marshal.load(f);f.close();exec(c)"
 _ABI_OF_SIGNALS = 6
 LEAST_ABI = 3
 """Below it files outside the workspace could still be truncated."""
@@ -81,7 +82,7 @@ class LandlockSandbox(CagedSandbox):
             "network": network,
         }
         program = seccomp_filter(sockets=network, own_pid_namespace=False)
-        self._config = {"landlock": rules, "seccomp": base64.b64encode(program).decode()}
+        self._config: dict[str, object] = {"landlock": rules, "seccomp": program}
 
     @classmethod
     def require(cls) -> None:
@@ -107,12 +108,12 @@ def launcher_command(
     config: dict[str, object], argv: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> CagedCommand:
     """Return the command line of the supervisor for a program; without an environment it gets ours."""
-    descriptors: tuple[int, ...] = ()
-    if environment is not None:
-        given = environment_descriptor(f"{name}={value}" for name, value in environment.items())
-        config, descriptors = {**config, "environment": given}, (given,)
-    supervisor = (_PYTHON, "-I", "-S", "-c", LAUNCHER_SOURCE, json.dumps(config))
-    return CagedCommand((*supervisor, *argv), pass_fds=descriptors)
+    given = {**config, "environment": None if environment is None else dict(environment)}
+    code = memory_file("launcher", _LAUNCHER)
+    # Not arguments: those of every process can be read by every user of the machine.
+    settings = memory_file("settings", marshal.dumps(given))
+    supervisor = (_PYTHON, "-I", "-S", "-c", _BOOT, str(code), str(settings))
+    return CagedCommand((*supervisor, *argv), pass_fds=(code, settings))
 
 
 def _readable(folder: str, hidden: set[str]) -> Iterator[str]:

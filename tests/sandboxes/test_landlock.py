@@ -82,8 +82,9 @@ def test_everything_dies_with_the_host_process(tmp_path: Path) -> None:
         {"landlock": None, "seccomp": None, "cwd": str(tmp_path)},
         ["bash", "-c", "setsid bash -c 'echo $$ > pid; exec sleep 1000' & wait"],
     )
-    code = f"import subprocess, time; subprocess.Popen({list(command.argv)!r}); time.sleep(1000)"
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", code]) as host:
+    start = f"subprocess.Popen({list(command.argv)!r}, pass_fds={command.pass_fds!r})"
+    code = f"import subprocess, time; {start}; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", code], pass_fds=command.pass_fds) as host:
         pid = 0
         for _ in range(500):
             text = (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""
