@@ -20,7 +20,7 @@ measured: not yet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -333,7 +333,7 @@ def write_then_read_reference(
         state = ops.write_streams_(state, y.float().contiguous(), write, official=True)
     if mix.fn.shape[0] == MIXES:
         assert norm is not None
-        x, weights = ops.read_streams(state, mix, norm.float(), eps, official=True)
+        x, weights = ops.read_streams(state, replace(mix, norm=norm.float(), norm_eps=eps), official=True)
     else:
         x, weights = ops.collapse_streams(state, mix, official=True), None
         if norm is not None:

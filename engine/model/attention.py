@@ -139,8 +139,12 @@ class Attention:
         c, p = self.config, self._precision
         rotate_heads_(out, rotations, official=p.official, back=True)
         grouped = out.view(out.shape[0], c.o_groups, -1)
-        parts = [self._tiling.matmul(x, w) for x, w in zip(grouped.unbind(1), self._w_group, strict=True)]
-        low = torch.cat(parts, dim=1)
+        rows, rank = out.shape[0], self._w_group[0].shape[1]
+        parts = out.new_empty(c.o_groups, rows, rank)
+        for part, x, w in zip(parts.unbind(0), grouped.unbind(1), self._w_group, strict=True):
+            self._tiling.matmul(x, w, out=part)
+        # Of a lone row a view.
+        low = parts.transpose(0, 1).reshape(rows, -1)
         return p.round(self._tiling.matmul(p.activation(p.round(low)), self._w_out))
 
     def project_narrow(self, x: Tensor) -> Tensor:

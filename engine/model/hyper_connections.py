@@ -22,14 +22,12 @@ class HyperConnection:
     """Reads the input of one sub-layer from the streams and writes its output back."""
 
     def __init__(self, parameters: Parameters, connection: str, norm: str, precision: Precision) -> None:
-        self._mix = _mix(parameters, connection, parameters.config.hc_sinkhorn_iters)
-        self._norm = parameters.vector(norm)
-        self._eps = parameters.config.rms_norm_eps
+        self._mix = _mix(parameters, connection, parameters.config.hc_sinkhorn_iters, norm)
         self._official = precision.official
 
     def read(self, streams: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sub-layer's normalised input [s, D] and the weights [s, 4, 5] that `write` takes."""
-        return read_streams(streams, self._mix, self._norm, self._eps, official=self._official)
+        return read_streams(streams, self._mix, official=self._official)
 
     def write(self, streams: Tensor, y: Tensor, write: Tensor) -> Tensor:
         """Overwrite the streams with those after the sub-layer, whose output is `y` [s, D]; return them."""
@@ -53,7 +51,7 @@ def spread(rows: Tensor) -> Tensor:
     return rows.unsqueeze(1).expand(-1, STREAMS, -1).contiguous()
 
 
-def _mix(parameters: Parameters, name: str, iterations: int) -> Mix:
+def _mix(parameters: Parameters, name: str, iterations: int, norm: str | None = None) -> Mix:
     c = parameters.config
     return Mix.build(
         parameters.vector(f"{name}_fn"),
@@ -62,4 +60,5 @@ def _mix(parameters: Parameters, name: str, iterations: int) -> Mix:
         iterations=iterations,
         eps=c.hc_eps,
         norm_eps=c.rms_norm_eps,
+        norm=None if norm is None else parameters.vector(norm),
     )

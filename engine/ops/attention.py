@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dsv4agent.engine.ops.compiled import Floats, floats_of, kernel
 from dsv4agent.engine.ops.tiling import Tiling
+
+Booleans = NDArray[np.bool_]
+_NOTHING: Booleans = np.empty((0, 0), np.bool_)
 
 SINK_COLUMNS = 16
 """Columns before the ring.
@@ -76,17 +82,17 @@ def attend(
     first = SINK_COLUMNS + window
     z = q.new_empty(tokens, heads, first + _columns(entries))
     rows = z.view(tokens * heads, -1)
-    z[:, :, :SINK_COLUMNS] = sink
     tiling.matmul(flat, ring_keys, out=rows[:, SINK_COLUMNS:first])
-    z[:, :, SINK_COLUMNS:first] += ring_bias.unsqueeze(1)
+    hidden: Tensor | None = None
     if isinstance(entries, EntryBlocks):
         block = entries.keys.shape[2]
         for index, keys in enumerate(entries.keys.unbind(0)):
             start = first + index * block
             tiling.matmul(flat, keys, out=rows[:, start : start + block])
-        z[:, :, first:].masked_fill_(entries.hidden.unsqueeze(1), float("-inf"))
+        hidden = entries.hidden
     elif entries is not None:
         z[:, :, first:] = torch.bmm(q, entries.rows.transpose(1, 2))
+    _finish_scores_(z, sink, ring_bias, hidden)
     p = _softmax(rows, round_probabilities)
     out = tiling.matmul(p[:, SINK_COLUMNS:first], ring_values)
     if isinstance(entries, EntryBlocks):
@@ -105,6 +111,37 @@ def _columns(entries: EntryBlocks | EntrySelection | None) -> int:
     if isinstance(entries, EntryBlocks):
         return entries.keys.shape[0] * entries.keys.shape[2]
     return entries.rows.shape[1]
+
+
+def _finish_scores_(z: Tensor, sink: Tensor, ring_bias: Tensor, hidden: Tensor | None) -> None:
+    """Put the sink before the scores [s, h, n], and -inf where a query may not look."""
+    first = SINK_COLUMNS + ring_bias.shape[1]
+    if z.device.type == "cpu" and ring_bias.is_contiguous():
+        hides = _NOTHING if hidden is None else hidden.contiguous().numpy()
+        _finish_scores(floats_of(z), floats_of(sink), floats_of(ring_bias), hides)
+        return
+    z[:, :, :SINK_COLUMNS] = sink
+    z[:, :, SINK_COLUMNS:first] += ring_bias.unsqueeze(1)
+    if hidden is not None:
+        z[:, :, first:].masked_fill_(hidden.unsqueeze(1), float("-inf"))
+
+
+@kernel
+def _finish_scores(z: Floats, sink: Floats, ring_bias: Floats, hidden: Booleans) -> None:
+    first = sink.shape[1] + ring_bias.shape[1]
+    for i in range(z.shape[0]):
+        bias = ring_bias[min(i, ring_bias.shape[0] - 1)]
+        for h in range(z.shape[1]):
+            row = z[i, h]
+            for column in range(sink.shape[1]):
+                row[column] = sink[h, column]
+            for slot in range(bias.shape[0]):
+                row[sink.shape[1] + slot] += bias[slot]
+            if hidden.shape[0]:
+                hides = hidden[min(i, hidden.shape[0] - 1)]
+                for entry in range(hides.shape[0]):
+                    if hides[entry]:
+                        row[first + entry] = -np.inf
 
 
 def _softmax(z: Tensor, round_probabilities: bool) -> Tensor:

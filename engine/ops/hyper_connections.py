@@ -9,7 +9,8 @@ the official inference code ends with the column step.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Mix:
         base: float64 [24].
         iterations: Sinkhorn steps.
         eps: Added to weights and sums.
-        norm_eps: Of the norm of the flattened streams.
+        norm_eps: Of the norm of the flattened streams, and of the sub-layer's own.
+        norm: float32 [D], weight of the sub-layer's norm; empty for the collapse.
     """
 
     fn: Tensor
@@ -46,28 +48,45 @@ class Mix:
     iterations: int
     eps: float
     norm_eps: float
+    norm: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
     def build(
-        cls, fn: Tensor, scale: Tensor, base: Tensor, *, iterations: int, eps: float, norm_eps: float
+        cls,
+        fn: Tensor,
+        scale: Tensor,
+        base: Tensor,
+        *,
+        iterations: int,
+        eps: float,
+        norm_eps: float,
+        norm: Tensor | None = None,
     ) -> Mix:
         """Spread `scale` [3] over pre, post and the matrix, as far as `base` has columns."""
         pre, post, matrix = floats(scale)
         spread = [pre] * STREAMS + [post] * STREAMS + [matrix] * (STREAMS * STREAMS)
-        columns = base.numel()
-        return cls(fn.contiguous(), np.array(spread[:columns]), doubles(base), iterations, eps, norm_eps)
+        return cls(
+            fn.contiguous(),
+            np.array(spread[: base.numel()]),
+            doubles(base),
+            iterations,
+            eps,
+            norm_eps,
+            fn.new_empty(0) if norm is None else norm,
+        )
+
+    @cached_property
+    def arrays(self) -> tuple[Floats, Floats]:
+        """`fn` and `norm` as the kernels take them; the same memory, seen once and for all."""
+        return floats_of(self.fn), floats_of(self.norm)
 
 
-def read_streams(
-    streams: Tensor, mix: Mix, norm: Tensor, eps: float, *, official: bool
-) -> tuple[Tensor, Tensor]:
+def read_streams(streams: Tensor, mix: Mix, *, official: bool) -> tuple[Tensor, Tensor]:
     """Return the normalised input of a sub-layer and the weights with which its output is written back.
 
     Args:
         streams: float32 [s, 4, D].
         mix: Of the sub-layer.
-        norm: float32 [D], weight of the sub-layer's norm.
-        eps: Of that norm.
         official: Round to bfloat16 before and after the norm.
 
     Returns:
@@ -76,22 +95,14 @@ def read_streams(
     rows, _, dim = streams.shape
     if streams.device.type == "cpu":
         x, write = torch.empty(rows, dim), torch.empty(rows, STREAMS, STREAMS + 1)
+        fn, norm = mix.arrays
         arguments = (mix.scale, mix.base, mix.iterations, mix.eps, mix.norm_eps)
-        _read(
-            floats_of(streams),
-            floats_of(mix.fn),
-            *arguments,
-            floats_of(norm),
-            eps,
-            official,
-            floats_of(x),
-            floats_of(write),
-        )
+        _read(floats_of(streams), fn, *arguments, norm, official, floats_of(x), floats_of(write))
         return x, write
     flat = streams.flatten(1)
     pre, write = mix_weights(flat @ mix.fn.t(), row_norms(flat), mix, flat.shape[1])
     x = _rounded(torch.bmm(pre.unsqueeze(1), streams).squeeze(1), official)
-    return _rounded(rms_norm(x, norm, eps), official), write
+    return _rounded(rms_norm(x, mix.norm, mix.norm_eps), official), write
 
 
 def write_streams_(streams: Tensor, y: Tensor, write: Tensor, *, official: bool) -> Tensor:
@@ -116,7 +127,7 @@ def collapse_streams(streams: Tensor, mix: Mix, *, official: bool) -> Tensor:
     if streams.device.type == "cpu":
         x = torch.empty(streams.shape[0], streams.shape[2])
         arguments = (mix.scale, mix.base, mix.eps, mix.norm_eps)
-        _collapse(floats_of(streams), floats_of(mix.fn), *arguments, official, floats_of(x))
+        _collapse(floats_of(streams), mix.arrays[0], *arguments, official, floats_of(x))
         return x
     z = _scaled(doubles(flat @ mix.fn.t()), doubles(row_norms(flat)), mix, flat.shape[1])
     weights = 1.0 / (np.exp(np.minimum(-z, _LIMIT)) + 1.0) + mix.eps
@@ -164,7 +175,6 @@ def _read(
     eps: float,
     norm_eps: float,
     norm: Floats,
-    x_eps: float,
     official: bool,
     x: Floats,
     write: Floats,
@@ -176,7 +186,7 @@ def _read(
         _mixes(streams[i].reshape(STREAMS * dim), fn, scale, base, norm_eps, z)
         _weights(z, iterations, eps, pre, write[i])
         _blend(streams[i], pre, official, x[i])
-        factor = np.float32(1.0 / math.sqrt(sum_of_squares(x[i]) / dim + x_eps))
+        factor = np.float32(1.0 / math.sqrt(sum_of_squares(x[i]) / dim + norm_eps))
         for d in range(dim):
             x[i, d] = x[i, d] * factor * norm[d]
         if official:

@@ -40,16 +40,16 @@ def test_a_token_and_a_chunk_get_the_same_mix(seed: int, size: float) -> None:
         iterations=20,
         eps=1e-6,
         norm_eps=1e-6,
+        norm=torch.rand(64, generator=generator) + 0.5,
     )
-    norm = torch.rand(64, generator=generator) + 0.5
     streams = torch.randn(9, 4, 64, generator=generator)
     y = torch.randn(9, 64, generator=generator)
     for official in (False, True):
-        x, write = read_streams(streams, mix, norm, 1e-6, official=official)
+        x, write = read_streams(streams, mix, official=official)
         after = write_streams_(streams.clone(), y, write, official=official)
         for row in range(9):
             own = slice(row, row + 1)
-            one_x, one_write = read_streams(streams[own].clone(), mix, norm, 1e-6, official=official)
+            one_x, one_write = read_streams(streams[own].clone(), mix, official=official)
             one_after = write_streams_(streams[own].clone(), y[own].clone(), one_write, official=official)
             assert torch.equal(one_x[0], x[row])
             assert torch.equal(one_write[0], write[row])
@@ -69,15 +69,15 @@ def test_compiled_loops_compute_what_the_products_do(official: bool) -> None:
         iterations=20,
         eps=1e-6,
         norm_eps=1e-6,
+        norm=torch.rand(64, generator=generator) + 0.5,
     )
-    norm = torch.rand(64, generator=generator) + 0.5
     streams = round_bf16(torch.randn(5, 4, 64, generator=generator))
-    x, write = read_streams(streams, mix, norm, 1e-6, official=official)
+    x, write = read_streams(streams, mix, official=official)
     flat = streams.flatten(1)
     pre, expected_write = mix_weights(flat @ mix.fn.t(), row_norms(flat), mix, 256)
     blend = torch.bmm(pre.unsqueeze(1), streams).squeeze(1)
     tolerance = 2e-2 if official else 1e-5
-    expected = rms_norm(blend, norm, 1e-6, official=official)
+    expected = rms_norm(blend, mix.norm, 1e-6, official=official)
     assert torch.allclose(x, expected, rtol=tolerance, atol=tolerance)
     assert torch.allclose(write, expected_write, atol=1e-5)
     y = torch.randn(5, 64, generator=generator)
