@@ -234,7 +234,9 @@ def _routed_layers(order: _Order) -> list[Part]:
 def _refuse(order: _Order, shortfall: _Shortfall) -> NoReturn:
     part, needed, available = shortfall.part, shortfall.needed, shortfall.available
     helps = _remedies(order)
-    advice = f"What would help: {'; or '.join(helps)}." if helps else "Use a server over HTTP."
+    advice = (
+        f"What would help: {'; or '.join(helps)}." if helps else "Use a larger GPU, or a server over HTTP."
+    )
     raise ModelTooLarge(
         f"not enough memory for {part}: {shortfall.place} would have to hold {gib(needed)} GiB, has "
         f"{gib(available)} GiB and lacks {gib(needed - available)} GiB. {advice}",

@@ -77,7 +77,7 @@ def weight_sizes(config: ModelConfig, *, packed_scales: bool = False) -> dict[Pa
     sums: dict[Part, list[int]] = {}
     for spec in tensors(config):
         row = sums.setdefault(_part(spec.name), [0, 0, 0, 0])
-        kept = _kept_bytes(spec, packed_scales=packed_scales)
+        kept = _kept_bytes(config, spec, packed_scales=packed_scales)
         row[0] += _stored_bytes(spec)
         row[1 if _is_split(spec.name) else 2] += kept
         if spec.role is Role.INDEX:
@@ -138,7 +138,7 @@ def _stored_bytes(spec: TensorSpec) -> int:
             return 8 * count
 
 
-def _kept_bytes(spec: TensorSpec, *, packed_scales: bool) -> int:
+def _kept_bytes(config: ModelConfig, spec: TensorSpec, *, packed_scales: bool) -> int:
     rows, columns = (*spec.shape, 1)[:2]
     match spec.role:
         case Role.EXPERT:
@@ -151,7 +151,8 @@ def _kept_bytes(spec: TensorSpec, *, packed_scales: bool) -> int:
             return 2 * math.prod(spec.shape)
         case Role.F32 if spec.name.endswith("_fn"):
             # Three bfloat16 pieces stand for a float32 number.
-            return 2 * _MIX_PIECES * rows * columns
+            streams = config.hc_mult
+            return 2 * _MIX_PIECES * rows * streams * _blocks(columns // streams) * _BLOCK
         case Role.F32 | Role.INDEX:
             return 4 * math.prod(spec.shape)
 
