@@ -151,33 +151,22 @@ def _plan(order: _Order) -> MemoryPlan:
 
 
 def _place(order: _Order, *, embedding_on_host: bool) -> MemoryPlan:
-    config, weights = order.config, _weights(order)
-    embedding = weights[Part.EMBEDDING].copied
-    gpu = {part: size.on_each(order.gpus) for part, size in weights.items() if part not in ROUTED}
-    host: dict[Part, int] = {}
+    """Fill the GPU with what must be there, then with experts; the rest goes to the host."""
+    gpu, host = _fixed(order), dict[Part, int]()
     if embedding_on_host:
-        gpu[Part.EMBEDDING], host[Part.EMBEDDING] = 0, embedding
-    workspace = order.workspace
-    gpu[Part.RESERVE] = order.reserve
-    gpu[Part.WORKSPACE] = (
-        prefill_workspace(config, chunk=order.chunk, gpus=order.gpus) if workspace is None else workspace
-    )
-    # State is small beside weights, so each GPU has all of it.
-    one = sequence_bytes(config, chunk=order.chunk, drafter=order.drafter)
-    gpu[Part.SEQUENCES] = order.sequences * one
-    gpu[Part.PAGES] = order.sequences * pages(order.context) * page_bytes(config)
+        host[Part.EMBEDDING], gpu[Part.EMBEDDING] = gpu[Part.EMBEDDING], 0
     taken = 0
     for part, size in gpu.items():
         taken += size
         if taken > order.gpu_bytes:
             raise _Shortfall(part, "the GPU", sum(gpu.values()), order.gpu_bytes)
 
-    layers, count = _routed_layers(order), config.n_routed_experts
-    one = expert_bytes(config, packed_scales=order.packed_scales)
+    layers, count = _routed_layers(order), order.config.n_routed_experts
+    one = expert_bytes(order.config, packed_scales=order.packed_scales)
     room = min((order.gpu_bytes - taken) // one, len(layers) * count // order.gpus)
     each, extra = divmod(room, len(layers))
     resident = [order.gpus * (each + (index < extra)) for index in range(len(layers))]
-    for part in ROUTED & weights.keys():
+    for part in set(layers):
         here = sum(n for n, owner in zip(resident, layers, strict=True) if owner is part)
         gpu[part] = here // order.gpus * one
         host[part] = (layers.count(part) * count - here) * one
@@ -186,6 +175,21 @@ def _place(order: _Order, *, embedding_on_host: bool) -> MemoryPlan:
         part = Part.EXPERTS if host[Part.EXPERTS] else Part.EMBEDDING
         raise _Shortfall(part, "pinned host memory", needed, order.host_bytes)
     return _finish(order, gpu, host, tuple(resident))
+
+
+def _fixed(order: _Order) -> dict[Part, int]:
+    """Return what each GPU must hold besides experts; what depends on the context last, easiest to cut."""
+    config, workspace = order.config, order.workspace
+    gpu = {part: size.on_each(order.gpus) for part, size in _weights(order).items() if part not in ROUTED}
+    gpu[Part.RESERVE] = order.reserve
+    if workspace is None:
+        workspace = prefill_workspace(config, chunk=order.chunk, gpus=order.gpus)
+    gpu[Part.WORKSPACE] = workspace
+    # State is small beside weights, so each GPU has all of it.
+    one = sequence_bytes(config, chunk=order.chunk, drafter=order.drafter)
+    gpu[Part.SEQUENCES] = order.sequences * one
+    gpu[Part.PAGES] = order.sequences * pages(order.context) * page_bytes(config)
+    return gpu
 
 
 def _finish(
