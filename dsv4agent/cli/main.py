@@ -254,3 +254,7 @@ def run() -> NoReturn:
 
 def _exit(code: ExitCode) -> None:
     raise typer.Exit(int(code))
+
+
+if __name__ == "__main__":
+    run()
