@@ -90,12 +90,14 @@ class ModelTooLarge(EngineError):
     Attributes:
         needed_bytes: What the weights take in the form the engine computes with.
         available_bytes: What the device has free.
+        part: What did not fit, if the memory was planned part by part; else empty.
     """
 
-    def __init__(self, message: str, *, needed_bytes: int, available_bytes: int) -> None:
+    def __init__(self, message: str, *, needed_bytes: int, available_bytes: int, part: str = "") -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
+        self.part = part
 
 
 class DeviceUnavailable(EngineError):

@@ -172,6 +172,44 @@ def models_command(
     show_models(paths or [], as_json=json)
 
 
+@app.command("plan")
+def plan_command(
+    model: Annotated[
+        str, typer.Argument(help="flash, flash-0731, pro, pro-0813, a bundled name, or a checkpoint folder.")
+    ],
+    gpu: Annotated[float, typer.Option(min=0.0, help="GiB free on each GPU.")],
+    host: Annotated[float, typer.Option(min=0.0, help="GiB of host memory that may be pinned.")] = 0.0,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the work.")] = 1,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of each sequence. Default: 131072, or all positions.")
+    ] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences at the same time.")] = 1,
+    drafter: Annotated[bool, typer.Option("--drafter", help="With the draft module.")] = False,
+    packed_scales: Annotated[
+        bool, typer.Option("--packed-scales", help="With experts' scales in 4 bits.")
+    ] = False,
+    memory_bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s of a GPU's memory.")] = 4300.0,
+    pcie_bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s from the host.")] = 50.0,
+    json: JsonOption = False,
+) -> None:
+    """Say what a model needs in GPU memory and pinned host memory, before anything is loaded."""
+    from dsv4agent.cli.planning import PlanOrder, show_plan
+
+    order = PlanOrder(
+        model=model,
+        gpu=gpu,
+        host=host,
+        gpus=gpus,
+        context=context,
+        sequences=sequences,
+        drafter=drafter,
+        packed_scales=packed_scales,
+        memory_bandwidth=memory_bandwidth,
+        pcie_bandwidth=pcie_bandwidth,
+    )
+    show_plan(order, as_json=json)
+
+
 @app.command("doctor")
 def doctor_command(json: JsonOption = False) -> None:
     """Try what a run depends on, and say what is missing and how to get it."""
@@ -216,3 +254,7 @@ def run() -> NoReturn:
 
 def _exit(code: ExitCode) -> None:
     raise typer.Exit(int(code))
+
+
+if __name__ == "__main__":
+    run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +163,9 @@ def handles_sigint(pid: int) -> bool:
         (("resume", "nothing"), 5, "No session has the id 'nothing'."),
         (("sessions", "show"), 5, "There is no session yet."),
         (("models", "/nowhere"), 4, "No model at /nowhere"),
+        (("plan", "/nowhere", "--gpu", "1"), 4, "No model at /nowhere"),
+        (("plan", "flash", "--gpu", "139"), 4, "not enough memory for routed experts: pinned host memory"),
+        (("plan", "pro", "--gpu", "139", "--gpus", "3"), 2, "3 GPUs cannot divide 384 experts"),
         ((), 2, "Usage"),
     ],
 )
@@ -193,6 +198,24 @@ def test_models_are_described(model: str) -> None:
     assert rows[-1]["context_window"] == 8192
     assert rows[-1]["mode"] == "non-think"
     assert model in dsv4agent("models", model).stdout
+
+
+def test_a_plan_says_what_goes_where() -> None:
+    arguments = ("plan", "flash", "--gpu", "139", "--host", "120")
+    lines = dsv4agent(*arguments).stdout.splitlines()
+    assert re.fullmatch(r"needs \d+\.\d GiB: \d+\.\d on the GPU, \d+\.\d in pinned host memory", lines[0])
+    assert any(line.startswith("routed experts") for line in lines)
+    [plan] = map(json.loads, dsv4agent(*arguments, "--json").stdout.splitlines())
+    assert f"{plan['gpu_bytes'] / 2**30:.1f} on the GPU" in lines[0]
+    assert plan["gpu_bytes"] == sum(part["gpu"] for part in plan["parts"]) <= 139 * 2**30
+    assert plan["floor_ms"]["overlapped"] < plan["floor_ms"]["serial"]
+
+
+def test_a_folder_is_planned_before_its_weights_are_there(model: str, tmp_path: Path) -> None:
+    shutil.copy(Path(model) / "config.json", tmp_path)
+    [plan] = map(json.loads, dsv4agent("plan", str(tmp_path), "--gpu", "4", "--json").stdout.splitlines())
+    assert plan["context"] == 8192
+    assert plan["host_bytes"] == 0
 
 
 def test_the_doctor_tries_and_tells() -> None:
