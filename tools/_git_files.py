@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dsv4agent.tools._git_scan import LINK, TEMPORARY, Entry, Folders, blob_id, look
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,6 +35,9 @@ class Replacement:
         then: What shall stand there; None for nothing.
         plan: Id of the plan; with `number` it names the temporary files.
         number: Place in the plan.
+        begins: Called when a new file lies ready, before it gets its name: of a step that began and has no
+            file aside, it is known that it got it, whatever the user has done with it since.
+        resets: Called before the file aside of a step that began and came no further is given up.
         done: Called when the step is done, before the file that it replaced is given up: with that order a
             cut leaves either the note or the file, and what the user does afterwards is known to be theirs.
     """
@@ -46,6 +49,8 @@ class Replacement:
     then: Entry | None
     plan: str
     number: int
+    begins: Callable[[], None]
+    resets: Callable[[], None]
     done: Callable[[], None]
 
     def remove(self) -> None:
@@ -79,6 +84,7 @@ class Replacement:
         self._require_now()
         self._write_aside(data, permissions)
         if self.now is None:
+            self.begins()
             self._appear()
         else:
             self._trade()
@@ -87,21 +93,29 @@ class Replacement:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._aside)
 
-    def settle(self) -> bool:
-        """Tidy up after a step that was cut; tell whether what is left shows that it was done."""
+    def settle(self, *, began: bool = False) -> bool:
+        """Tidy up after a step that was cut; tell whether what is left shows that it was done.
+
+        Args:
+            began: Whether `begins` was called.
+        """
         with contextlib.suppress(OSError):
             os.unlink(self._part)
         if not os.path.lexists(self._aside):
-            return False
+            return began
         entry = self._entry(self._aside)
-        if entry is None or entry not in {self.now, self.then}:
-            self._put_back()  # Bytes that may be in no checkpoint.
-            return False
-        # The old file lies aside only once the new one, or nothing, has its place. A new one has two names.
-        done = entry == self.now or _is_same(self._aside, self._full)
+        ours = entry is not None and entry in {self.now, self.then}
+        # The old file lies aside only once the new one, or nothing, has its place. A new one may have two
+        # names.
+        done = ours and (entry == self.now or _is_same(self._aside, self._full))
         if done:
             self.done()
-        os.unlink(self._aside)
+        elif began:
+            self.resets()
+        if ours:
+            os.unlink(self._aside)
+        else:
+            self._put_back()  # Bytes that may be in no checkpoint.
         return done
 
     @property
@@ -159,6 +173,12 @@ class Replacement:
 
     def _appear(self) -> None:
         """Give the file its name unless something took it."""
+        try:
+            if _rename(self._aside, self._full, _RENAME_NOREPLACE):
+                return
+        except FileExistsError:
+            os.unlink(self._aside)
+            raise ChangedMeanwhile("appeared meanwhile") from None
         try:
             os.link(self._aside, self._full, follow_symlinks=False)
         except FileExistsError:
@@ -236,7 +256,11 @@ def _is_same(one: bytes, other: bytes) -> bool:
 
 def _exchange(one: bytes, other: bytes) -> bool:
     """Let two names trade places at once; False where the file system cannot."""
-    if _LIBC.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE) == 0:
+    return _rename(one, other, _RENAME_EXCHANGE)
+
+
+def _rename(one: bytes, other: bytes, flags: int) -> bool:
+    if _LIBC.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, flags) == 0:
         return True
     code = ctypes.get_errno()
     if code in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:

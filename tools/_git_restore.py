@@ -22,6 +22,9 @@ from dsv4agent.tools._git_history import AGENT, USER, Checkpoint, History
 from dsv4agent.tools._git_repository import Refusal
 from dsv4agent.tools._git_scan import EXECUTABLE, SUBMODULE, Entry, Folders, State, umask
 
+_BEGUN, _RESET = "begun ", "reset "
+"""Before a step's number in the notes: it began, or is as if it had not. A number alone: it is done."""
+
 
 class Item(NamedTuple):
     """One path of the plan: what stands there, what shall, and its permission bits."""
@@ -231,13 +234,22 @@ class Restorer:
     def _step(self, identity: str, number: int, item: Item) -> Replacement:
         notes = self._notes()
 
-        def note() -> None:
+        def note(what: str) -> None:
             with open(notes, "a", encoding="ascii") as file:
-                file.write(f"{number}\n")
+                file.write(f"{what}{number}\n")
 
         repository = self._repository
         place = item.path, item.now, item.then
-        return Replacement(repository.root, repository.object_format, *place, identity, number, note)
+        return Replacement(
+            repository.root,
+            repository.object_format,
+            *place,
+            identity,
+            number,
+            begins=lambda: note(_BEGUN),
+            resets=lambda: note(_RESET),
+            done=lambda: note(""),
+        )
 
     def _finished(self, identity: str, items: Sequence[Item]) -> set[bytes]:
         """Settle the steps of a restore that was cut; return the paths of those that were done.
@@ -246,16 +258,18 @@ class Restorer:
         """
         root, form = self._repository.root, self._repository.object_format
         folders = Folders(root)
-        finished: set[bytes] = set()
+        notes: list[str] = []
+        with contextlib.suppress(FileNotFoundError), open(self._notes(), encoding="ascii") as file:
+            # A line without its end was not written whole.
+            notes = [line.rstrip() for line in file if line.endswith("\n")]
+        finished = {items[int(line)].path for line in notes if line.isdigit()}
         for number, item in enumerate(items):
-            if self._step(identity, number, item).settle() or is_at(
+            told = [line for line in notes if line in {f"{_BEGUN}{number}", f"{_RESET}{number}"}]
+            began = bool(told) and told[-1].startswith(_BEGUN)
+            if self._step(identity, number, item).settle(began=began) or is_at(
                 root, item.path, item.then, form, folders
             ):
                 finished.add(item.path)
-        with contextlib.suppress(FileNotFoundError), open(self._notes(), encoding="ascii") as file:
-            # A line without its end was not written whole.
-            numbers = [line for line in file if line.endswith("\n")]
-            finished |= {items[int(line)].path for line in numbers}
         return finished
 
     def _notes(self) -> str:

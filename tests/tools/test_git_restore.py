@@ -1,5 +1,6 @@
 """Restores that are cut at each system call in turn, and files that change in the very moment of the move."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -134,7 +135,31 @@ def step(
         pass
 
     old, new = (None if data is None else entry(data) for data in (now, then))
-    return kind(os.fsencode(root), "sha1", b"file", old, new, "plan", 0, nothing)
+    place = b"file", old, new, "plan", 0
+    return kind(os.fsencode(root), "sha1", *place, begins=nothing, resets=nothing, done=nothing)
+
+
+def test_a_new_file_that_the_user_deleted_stays_deleted(tmp_path: Path) -> None:
+    """A step that began and has nothing aside was done; where something lies aside, it was not."""
+    assert step(tmp_path, None, b"then").settle(began=True)
+    assert not step(tmp_path, None, b"then").settle(began=False)
+    aside = next(iter(contents_of_a_cut_step(tmp_path)))
+    assert not step(tmp_path, None, b"then").settle(began=True)
+    assert not aside.exists()
+
+
+def contents_of_a_cut_step(root: Path) -> list[Path]:
+    """Leave what a step leaves that was cut before its file got its name."""
+
+    class Cut(Exception):
+        pass
+
+    def cut() -> None:
+        raise Cut
+
+    with pytest.raises(Cut):
+        dataclasses.replace(step(root, None, b"then"), begins=cut).place(b"then", 0o644)
+    return list(root.iterdir())
 
 
 def contents(root: Path) -> dict[str, bytes]:
