@@ -11,6 +11,7 @@ from typing import Any, cast
 import anyio
 
 from dsv4agent.sandboxes.errors import SandboxCrashed
+from dsv4agent.sandboxes.frames import read_frame
 from dsv4agent.sandboxes.pipes import PipeProcess
 from dsv4agent.sandboxes.protocol import FileStat
 
@@ -119,18 +120,7 @@ class FileClient:
                 source = _SOURCE.read_bytes()
                 await self._server.write(b"%d\n" % len(source) + source)
             await self._server.write(message)
-            size, data_size = struct.unpack(">II", await self._receive(8))
-            return json.loads(await self._receive(size)), await self._receive(data_size)
-
-    async def _receive(self, size: int) -> bytes:
-        assert self._server is not None
-        received = bytearray()
-        while len(received) < size:
-            data = await self._server.read(min(size - len(received), 1 << 20))
-            if not data:
-                raise EOFError("the stream ended")
-            received += data
-        return bytes(received)
+            return await read_frame(self._server)
 
     async def _bury(self) -> str:
         """End a broken server and return what it, or the machinery around it, said last."""

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from dsv4agent.sandboxes import Process, Sandbox, SandboxCrashed
+from dsv4agent.sandboxes.frames import read_frame
 from dsv4agent.tools.settling import settle
 
 PATIENCE = 600.0
@@ -157,19 +158,7 @@ class GitClient:
         assert self._server is not None
         text = json.dumps(request).encode()
         await self._server.write(struct.pack(">II", len(text), 0) + text)
-        size, body_size = struct.unpack(">II", await self._receive(8))
-        reply: dict[str, Any] = json.loads(await self._receive(size))
-        return reply, await self._receive(body_size)
-
-    async def _receive(self, size: int) -> bytes:
-        assert self._server is not None
-        received = bytearray()
-        while len(received) < size:
-            data = await self._server.read(min(size - len(received), 1 << 20))
-            if not data:
-                raise EOFError("the stream ended")
-            received += data
-        return bytes(received)
+        return await read_frame(self._server)
 
     async def _bury(self) -> str:
         """End the server and return what it said last."""
