@@ -21,6 +21,7 @@ EngineError
 ├── SequenceBusy                 two calls want to change one sequence at the same time
 ├── EmptySequence                logits were asked for before any token
 ├── ContextOverflow              more tokens than the context holds
+├── CacheFull                    the device has no room left for another sequence or page
 ├── InvalidToken                 a token id outside the vocabulary
 ├── InvalidSampling              sampling parameters that have no meaning
 ├── NoDrafter                    the checkpoint has no draft module of the kind asked for
@@ -122,6 +123,10 @@ class EmptySequence(EngineError):
 
 class ContextOverflow(EngineError):
     """Raised when more tokens are given than the context holds."""
+
+
+class CacheFull(EngineError):
+    """Raised when the device has no room left for another sequence, or for more tokens of one."""
 
 
 class InvalidToken(EngineError):

@@ -20,6 +20,7 @@ from dsv4agent.engine.kernels import compressor, indexer, kv_rows
 from dsv4agent.engine.kernels.attention_tuning import INDEX, AttentionPlan, IndexPlan, attention_plan
 from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, PAGE_TOKENS, WINDOW, Places, RowBlocks
 from dsv4agent.engine.kernels.launch import ceil_div
+from dsv4agent.engine.kernels.random_data import fill_index_rows, fill_rows, normal
 from dsv4agent.engine.kernels.sparse_attention import Entries, attend, attend_reference
 from dsv4agent.engine.kernels.top_k import select_top_k_reference
 from dsv4agent.engine.kernels.trial_cases import relative
@@ -99,7 +100,7 @@ def _write_case(model: AttentionShape, tokens: int) -> Case:
     end = 2 * model.chunk
 
     def prepare(generator: torch.Generator) -> Prepared:
-        x, weight = _normal(generator, tokens, HEAD_DIM), _normal(generator, HEAD_DIM)
+        x, weight = normal(generator, tokens, HEAD_DIM), normal(generator, HEAD_DIM)
         places = _places(generator.device, tokens, end)
         rotations = _rotations(places.positions)
         ring, other = (RowBlocks.ring(1, end, generator.device) for _ in range(2))
@@ -127,7 +128,7 @@ def _write_case(model: AttentionShape, tokens: int) -> Case:
 
 def _query_case(model: AttentionShape, tokens: int) -> Case:
     def prepare(generator: torch.Generator) -> Prepared:
-        x = _normal(generator, tokens, model.heads * HEAD_DIM)
+        x = normal(generator, tokens, model.heads * HEAD_DIM)
         rotations = _rotations(_places(generator.device, tokens, 2 * model.chunk).positions)
 
         def run() -> Tensor:
@@ -156,7 +157,7 @@ def _compress_case(model: AttentionShape, ratio: int, dim: int, tokens: int) -> 
         device = generator.device
         whole = torch.randn(chunk, width, generator=generator, device=device)
         ape = torch.randn(ratio, series * dim, generator=generator, device=device)
-        weight = _normal(generator, dim)
+        weight = normal(generator, dim)
         table = torch.arange(end // PAGE_TOKENS, dtype=torch.int32, device=device).unsqueeze(0)
 
         def made() -> tuple[compressor.RawRows, RowBlocks]:
@@ -207,8 +208,8 @@ def _compress_case(model: AttentionShape, ratio: int, dim: int, tokens: int) -> 
 
 def _index_query_case(model: AttentionShape, tokens: int) -> Case:
     def prepare(generator: torch.Generator) -> Prepared:
-        x = _normal(generator, tokens, INDEX_HEADS * INDEX_DIM)
-        weights = _normal(generator, tokens, INDEX_HEADS)
+        x = normal(generator, tokens, INDEX_HEADS * INDEX_DIM)
+        weights = normal(generator, tokens, INDEX_HEADS)
         rotations = _rotations(_places(generator.device, tokens, 2 * model.chunk).positions)
 
         def run() -> indexer.IndexQueries:
@@ -234,9 +235,9 @@ def _select_case(model: AttentionShape, context: int, tokens: int, plan: IndexPl
     def prepare(generator: torch.Generator) -> Prepared:
         sets = 1 if tokens == model.chunk else min(512, ceil_div(model.cold_bytes, entries * 68))
         pages = _filled_pages(4, context, sets, generator, index=True)
-        raw = _normal(generator, tokens, INDEX_HEADS * INDEX_DIM)
+        raw = normal(generator, tokens, INDEX_HEADS * INDEX_DIM)
         places = [_places(generator.device, tokens, context, sequence) for sequence in range(sets)]
-        weights, rotations = _normal(generator, tokens, INDEX_HEADS), _rotations(places[0].positions)
+        weights, rotations = normal(generator, tokens, INDEX_HEADS), _rotations(places[0].positions)
         queries = indexer.finish_index_queries(raw, weights, rotations)
 
         def run(sequence: int) -> tuple[Tensor, Tensor]:
@@ -279,11 +280,11 @@ def _attend_case(
         device = generator.device
         sets = 1 if tokens == model.chunk else min(256, ceil_div(model.cold_bytes, rows * 584))
         ring = RowBlocks.ring(sets, 2 * model.chunk if tokens == model.chunk else 256, device)
-        _fill_rows(ring, generator)
+        fill_rows(ring, generator)
         pages = _filled_pages(ratio, context, sets, generator) if ratio else None
         places = [_places(device, tokens, context, sequence) for sequence in range(sets)]
         rotations = _rotations(places[0].positions)
-        q = _normal(generator, tokens, model.heads, HEAD_DIM)
+        q = normal(generator, tokens, model.heads, HEAD_DIM)
         sink = torch.randn(model.heads, generator=generator, device=device)
         seen = [_chosen(tokens, most, count, generator) if ratio == 4 else None for _ in range(sets)]
 
@@ -325,10 +326,6 @@ def _attend_case(
     return Case(name, shape, moved, operations, "bf16", 8e-3, prepare)
 
 
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, device=generator.device).to(torch.bfloat16)
-
-
 def _places(device: torch.device, tokens: int, end: int, sequence: int = 0) -> Places:
     """Return the places of the last `tokens` before `end`."""
     return Places.of([(sequence, end - tokens, tokens)], device)
@@ -360,28 +357,7 @@ def _filled_pages(
     table = order.view(own, pages).repeat(ceil_div(sets, own), 1)[:sets].contiguous()
     blocks = RowBlocks.pages(own * pages, ratio, table, index=index)
     if index:
-        _random_bytes(blocks.bytes, generator)
-        blocks.bytes[:, blocks.rows * 64 :] %= 4
-        blocks.bytes[:, blocks.rows * 64 :] += 124
+        fill_index_rows(blocks, generator)
     else:
-        _fill_rows(blocks, generator)
+        fill_rows(blocks, generator)
     return blocks
-
-
-def _fill_rows(blocks: RowBlocks, generator: torch.Generator) -> None:
-    """Write random attention rows of order one everywhere."""
-    rows = blocks.rows
-    _random_bytes(blocks.bytes, generator)
-    data = blocks.bytes[:, : rows * 576].view(-1, rows, 576)
-    # Codes up to 1.875, and no NaN.
-    data[..., :448] &= 0xBF
-    tail = torch.randn(data.shape[0], rows, 64, generator=generator, device=generator.device)
-    data[..., 448:] = tail.to(torch.bfloat16).view(torch.uint8)
-    scales = blocks.bytes[:, rows * 576 :]
-    scales %= 3
-    scales += 126
-
-
-def _random_bytes(out: Tensor, generator: torch.Generator) -> None:
-    for part in out.flatten().split(1 << 28):
-        part.random_(0, 256, generator=generator)

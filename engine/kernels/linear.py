@@ -177,7 +177,7 @@ def _linear_kernel(
     if PARALLEL:
         split = tl.program_id(2)
         part = _part(
-            x + group * K, x_scales, x_stride, w, w_scales, row_tile, token, m, split,
+            x + group * K, x_scales, x_stride, w, w_scales, row_tile, token, m, n, split,
             K, STEPS, SPLITS, X_FP8, W_FP8, ROWS, TOKENS,
         )  # fmt: skip
         if SPLITS > 1:
@@ -200,7 +200,7 @@ def _linear_kernel(
     else:
         for split in range(SPLITS):
             total += _part(
-                x + group * K, x_scales, x_stride, w, w_scales, row_tile, token, m, split,
+                x + group * K, x_scales, x_stride, w, w_scales, row_tile, token, m, n, split,
                 K, STEPS, SPLITS, X_FP8, W_FP8, ROWS, TOKENS,
             )  # fmt: skip
     target = out + token.to(tl.int64)[None, :] * n + row[:, None]
@@ -219,6 +219,7 @@ def _part(
     row_tile,
     token,
     m,
+    n,
     split,
     K: tl.constexpr,
     STEPS: tl.constexpr,
@@ -236,7 +237,8 @@ def _part(
     column = tl.arange(0, 128)
     valid = token < m
     # Tiles of 64 rows x 128 columns lie one after another along the inner dimension.
-    tile = row_tile * (ROWS // 64) + row // 64
+    # The last program may have more rows than there are tiles: it reads the last tile again.
+    tile = tl.minimum(row_tile * (ROWS // 64) + row // 64, (n + 63) // 64 - 1)
     w_pointers = w + tile.to(tl.int64)[:, None] * (STEPS * 8192) + (row % 64)[:, None] * 128 + column[None, :]
     w_pointers += start * 8192
     x_pointers = x + token.to(tl.int64)[:, None] * x_stride + start * 128 + column[None, :]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.kernels import hyper_connections, moe, quantize, router, sampling
-from dsv4agent.engine.kernels.experts import CODES, RECORD, ExpertShape, ExpertTable
-from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_reference, pack_linear
+from dsv4agent.engine.kernels.experts import ExpertShape, ExpertTable
+from dsv4agent.engine.kernels.linear import linear, linear_reference
 from dsv4agent.engine.kernels.mixes import PackedMix, pack_mix
 from dsv4agent.engine.kernels.quantize import QuantizedRows
+from dsv4agent.engine.kernels.random_data import normal, random_experts, random_linear
 from dsv4agent.engine.kernels.trial_shapes import Case, ModelShape, Prepared
 from dsv4agent.engine.ops.hyper_connections import MIXES, Mix
 from dsv4agent.engine.ops.lists import doubles
@@ -42,7 +43,7 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
     d, w = model.hidden, model.width
 
     def quantise(generator: torch.Generator) -> Prepared:
-        x = _normal(generator, m, d)
+        x = normal(generator, m, d)
 
         def error() -> float:
             return _differ(quantize.quantize_rows(x), quantize.quantize_rows_reference(x))
@@ -51,7 +52,7 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
         return Prepared(tuple(partial(quantize.quantize_rows, one) for one in copies), error)
 
     def norm(generator: torch.Generator) -> Prepared:
-        x, weight = _normal(generator, m, d), _normal(generator, d)
+        x, weight = normal(generator, m, d), normal(generator, d)
 
         def error() -> float:
             rows = quantize.rms_norm_quantize(x, weight, EPS)[0]
@@ -66,7 +67,7 @@ def _row_cases(model: ModelShape, m: int) -> Iterator[Case]:
         return Prepared(runs, error, same)
 
     def swiglu(generator: torch.Generator) -> Prepared:
-        hidden = 4 * _normal(generator, m * model.chosen, 2 * w)
+        hidden = 4 * normal(generator, m * model.chosen, 2 * w)
         weights = torch.rand(m * model.chosen, generator=generator, device=generator.device)
 
         def error() -> float:
@@ -112,8 +113,8 @@ def _linear_case(model: ModelShape, name: str, m: int, n: int, k: int, kind: str
 
     def prepare(generator: torch.Generator) -> Prepared:
         copies = max(1, -(-model.cold_bytes // stored)) if m <= 64 else 1
-        weights = [_weights(generator, n, k, kind, groups) for _ in range(min(copies, 64))]
-        rows = _normal(generator, m, groups * k)
+        weights = [random_linear(generator, n, k, kind, groups) for _ in range(min(copies, 64))]
+        rows = normal(generator, m, groups * k)
         x = quantize.quantize_rows(rows) if kind == "fp8" else rows
         out = torch.bfloat16 if kind == "fp8" else torch.float32
 
@@ -142,12 +143,12 @@ def _expert_case(model: ModelShape, m: int, *, host: bool = False) -> Case:
     shape = ExpertShape(model.hidden, model.width)
 
     def prepare(generator: torch.Generator) -> Prepared:
-        packed = _experts(generator, model.experts, shape)
+        packed = random_experts(generator, model.experts, shape)
         if host and generator.device.type == "cuda":
             packed = [expert.cpu().pin_memory() for expert in packed]
         table = ExpertTable(shape, packed, generator.device)
-        x = quantize.quantize_rows(_normal(generator, m, model.hidden))
-        shared = _normal(generator, m, model.hidden)
+        x = quantize.quantize_rows(normal(generator, m, model.hidden))
+        shared = normal(generator, m, model.hidden)
         weights = torch.rand(m, model.chosen, generator=generator, device=generator.device)
         choices = [_choices(generator, model, m) for _ in range(8 if m <= 64 else 1)]
 
@@ -203,8 +204,8 @@ def _stream_cases(model: ModelShape, m: int) -> Iterator[Case]:
 
     def prepare(generator: torch.Generator) -> Prepared:
         device = generator.device
-        streams = _normal(generator, m, 4, d)
-        y, norm = _normal(generator, m, d), _normal(generator, d)
+        streams = normal(generator, m, 4, d)
+        y, norm = normal(generator, m, d), normal(generator, d)
         # Near the identity, so that streams written many times keep their size.
         write = torch.eye(4, 5, device=device).expand(m, 4, 5).contiguous() * 0.9
         write[:, :, 4] = 0.3
@@ -299,29 +300,6 @@ def _part(x: QuantizedRows | Tensor, start: int, stop: int) -> QuantizedRows | T
 
 def _rows(x: QuantizedRows, start: int, stop: int) -> QuantizedRows:
     return QuantizedRows(x.codes[start:stop], x.scales[start:stop])
-
-
-def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator, device=generator.device).to(torch.bfloat16)
-
-
-def _bytes(generator: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
-    return torch.randint(low, high, shape, dtype=torch.uint8, generator=generator, device=generator.device)
-
-
-def _weights(generator: torch.Generator, n: int, k: int, kind: str, groups: int) -> PackedLinear:
-    if kind == "bf16":
-        return pack_linear(_normal(generator, n, k) / k**0.5)
-    codes = (16 * _normal(generator, n, k)).to(torch.float8_e4m3fn)
-    scale = _bytes(generator, 114, 120, -(-n // 128), -(-k // 128))
-    return pack_linear(codes, scale, groups=groups)
-
-
-def _experts(generator: torch.Generator, count: int, shape: ExpertShape) -> list[Tensor]:
-    """Random experts, made in the kernels' layout: any byte is a code, scales are near 2**-7."""
-    everything = _bytes(generator, 0, 256, count, shape.size // RECORD, RECORD)
-    everything[..., CODES:] = _bytes(generator, 118, 123, count, shape.size // RECORD, RECORD - CODES)
-    return list(everything.view(count, shape.size).unbind(0))
 
 
 def _choices(generator: torch.Generator, model: ModelShape, m: int) -> Tensor:

@@ -34,6 +34,14 @@ def decode_e8m0(codes: Tensor) -> Tensor:
     return table.to(codes.device)[codes.view(torch.uint8).to(torch.int64)]
 
 
+def encode_e8m0(scales: Tensor) -> Tensor | None:
+    """Return the codes uint8 of float32 scales, or None if one is no power of two from 2**-126 to 2**127."""
+    bits = scales.to(torch.float32).contiguous().view(torch.int32)
+    codes = bits >> 23
+    exact = ((bits & 0x7FFFFF) == 0) & (codes > 0) & (codes < 255)
+    return codes.to(torch.uint8) if bool(exact.all()) else None
+
+
 def decode_e2m1(codes: Tensor) -> Tensor:
     """Decode codes 0..15 (bit 3 is the sign) to float32."""
     table = torch.tensor(_E2M1 + tuple(-value for value in _E2M1), dtype=torch.float32, device=codes.device)

@@ -48,6 +48,40 @@ class Checkpoint:
             return formats.dequantize_fp4(stored, scale)
         return formats.dequantize_fp8_block(stored, scale)
 
+    def stored(self, name: str) -> Tensor:
+        """Return an unquantised tensor as it is stored.
+
+        Raises:
+            WrongDtype: It is stored quantised.
+        """
+        entry = self._reader.entry(name)
+        if self._specs[name].role is not Role.INDEX and entry.dtype not in _PLAIN:
+            raise WrongDtype(f"{entry.file}: {name} is stored as {entry.dtype}; the kernels need it plain.")
+        return self._reader.read(name)
+
+    def stored_codes(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return codes and E8M0 scale codes uint8 of a tensor in its official format: FP4 experts, else FP8.
+
+        Raises:
+            WrongDtype: It is stored otherwise, or its scales are not powers of two.
+        """
+        spec, entry = self._specs[name], self._reader.entry(name)
+        official = {Role.EXPERT: "I8", Role.LINEAR: "F8_E4M3"}[spec.role]
+        if entry.dtype != official:
+            raise WrongDtype(
+                f"{entry.file}: {name} is stored as {entry.dtype}; the GPU kernels read {official} there. "
+                "Use device='cpu', or convert the checkpoint to the official format."
+            )
+        scale = self._reader.read(spec.scale_name)
+        if scale.dtype is not torch.uint8:
+            codes = formats.encode_e8m0(scale)
+            if codes is None:
+                raise WrongDtype(
+                    f"{entry.file}: scales of {name} are not powers of two from 2**-126 to 2**127."
+                )
+            scale = codes
+        return self._reader.read(name).view(torch.uint8), scale
+
     def _scale(self, spec: TensorSpec) -> Tensor:
         stored = self._reader.read(spec.scale_name)
         return formats.decode_e8m0(stored) if stored.dtype is torch.uint8 else stored.to(torch.float32)

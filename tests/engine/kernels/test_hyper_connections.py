@@ -20,7 +20,7 @@ EPS = 1e-6
 @pytest.fixture(autouse=True)
 def forms(monkeypatch: pytest.MonkeyPatch) -> None:
     """All three forms at small sizes: up to 2 tokens fused, up to 4 in parts, then one program per tile."""
-    wide = Tile(rows=128, tokens=16, warps=8, stages=2)
+    wide = Tile(rows=128, tokens=16, warps=8, stages=1)
     monkeypatch.setattr(
         tuning, "STREAMS", replace(tuning.STREAMS, fused_tokens=2, skinny_tokens=4, wide=wide)
     )

@@ -143,7 +143,7 @@ def test_all_tokens_may_choose_the_same_experts(generator: torch.Generator, m: i
     ids = torch.tensor([1, 4], dtype=torch.int32, device=ids.device).expand(m, 2).contiguous()
     out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
     expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
-    assert torch.allclose(out.float(), expected.float(), rtol=2**-6, atol=2**-6)
+    assert relative_error(out, expected) < 1e-2
 
 
 def test_clamps_hold_and_zeros_stay(generator: torch.Generator) -> None:

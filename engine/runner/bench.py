@@ -1,0 +1,218 @@
+"""Measures decoding and prefill at a model's real shapes with random weights, on the card.
+
+    python -m dsv4agent.engine.runner.bench [--model flash|pro] [--layers N] [--experts N] [--json FILE]
+
+Weights and cached rows are drawn on the device. Every figure stands beside its floor: the bytes that a step
+must read over the speed of a streaming read, or its operations over the speed of large products, both
+measured in the same run. `--profile` adds the kernels of a decode step by time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dsv4agent.engine.config import ModelConfig
+from dsv4agent.engine.kernels.ceilings import measure_ceilings
+from dsv4agent.engine.ops.lists import integers
+from dsv4agent.engine.runner.runner import Runner
+from dsv4agent.engine.runner.state import Capacity
+from dsv4agent.engine.runner.synthetic import fill_state, random_weights
+from dsv4agent.engine.weights.known_shapes import KNOWN, known_config
+from dsv4agent.engine.weights.plan import plan_memory
+
+Say = Callable[[str], None]
+_HUGE = 1 << 50
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0, or 2 without a card."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dsv4agent.engine.runner.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", choices=sorted(KNOWN), default="flash")
+    parser.add_argument("--layers", type=int, help="only the first so many layers")
+    parser.add_argument("--experts", type=int, help="so many experts a layer: as if routing knew no others")
+    parser.add_argument("--contexts", default="8192", help="tokens before the decode steps, comma-separated")
+    parser.add_argument("--widths", default="1,8", help="sequences that decode together")
+    parser.add_argument("--prefill", default="4096", help="tokens of prefill runs; empty for none")
+    parser.add_argument("--steps", type=int, default=30, help="decode steps of one measurement")
+    parser.add_argument("--profile", action="store_true", help="kernels of a decode step by time")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        sys.stdout.write("needs a CUDA device\n")
+        return 2
+    rows = Benchmark(options, _say).run()
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+class Benchmark:
+    """One run with one set of weights."""
+
+    def __init__(self, options: argparse.Namespace, say: Say) -> None:
+        self._options = options
+        self._say = say
+        self.config = reduced(known_config(options.model), options.layers, options.experts)
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self) -> list[dict[str, Any]]:
+        """Measure everything asked for."""
+        ceilings = measure_ceilings()
+        torch.cuda.empty_cache()
+        rates = ", ".join(f"{unit} {rate / 1e12:.0f} TFLOP/s" for unit, rate in ceilings.operations.items())
+        self._say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+        self._say(f"read {ceilings.read / 1e9:.0f} GB/s, {rates}")
+        generator = torch.Generator("cuda").manual_seed(1)
+        begin = time.monotonic()
+        weights = random_weights(self.config, generator)
+        torch.cuda.synchronize()
+        seconds, size = time.monotonic() - begin, torch.cuda.memory_allocated() / 2**30
+        shape = f"{len(self.config.layers)} layers, {self.config.n_routed_experts} experts"
+        self._say(f"{self._options.model}, {shape}: {size:.1f} GiB of weights in {seconds:.1f} s")
+        widths, contexts = _numbers(self._options.widths), _numbers(self._options.contexts)
+        lengths = _numbers(self._options.prefill)
+        most = max(*widths, 1)
+        longest = max(*contexts, *lengths, 0) + 4 * self._options.steps + 256
+        for context in contexts:
+            count = most if context <= 131072 else 1
+            runner = Runner(
+                self.config, weights, Capacity.of(count, context + 1024, 512), torch.device("cuda")
+            )
+            fill_state(runner.state, generator)
+            for width in widths:
+                if width <= count:
+                    self._decode(runner, context, width, ceilings.read)
+            if self._options.profile and context == contexts[0]:
+                self._profile(runner, context)
+            del runner
+            torch.cuda.empty_cache()
+        if lengths:
+            capacity = Capacity.of(1, longest, 4096)
+            runner = Runner(self.config, weights, capacity, torch.device("cuda"))
+            for length in lengths:
+                self._prefill(runner, length)
+        return self.rows
+
+    def _decode(self, runner: Runner, context: int, width: int, read: float) -> None:
+        members = [runner.open() for _ in range(width)]
+        for member in members:
+            runner.state.reserve(member.slot, context)
+            member.position = context
+        ids = self._tokens(width)
+        batch = runner.decode(members, ids, steps=3)
+        steps, times = self._options.steps, list[float]()
+        for _ in range(3):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            batch = runner.decode(members, integers(batch.ids), steps=steps)
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / steps)
+        finite = bool(torch.isfinite(batch.logits[:width]).all())
+        for member in members:
+            runner.close(member)
+        plan = plan_memory(self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, sequences=1)
+        floor = plan.bytes_per_token().active / read * 1e3
+        median = statistics.median(times)
+        self._note(
+            "decode",
+            context,
+            width,
+            median,
+            floor if width == 1 else None,
+            f"{width * 1e3 / median:7.1f} tok/s{'' if finite else '  NOT FINITE'}",
+        )
+
+    def _prefill(self, runner: Runner, length: int) -> None:
+        ids = self._tokens(length)
+        times, finite = list[float](), True
+        for _ in range(2):
+            torch.cuda.reset_peak_memory_stats()
+            sequence = runner.open()
+            torch.cuda.synchronize()
+            begin = time.monotonic()
+            logits = runner.prefill(sequence, ids)
+            torch.cuda.synchronize()
+            times.append((time.monotonic() - begin) * 1e3)
+            runner.close(sequence)
+            finite = finite and bool(torch.isfinite(logits).all())
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        self._note(
+            "prefill",
+            length,
+            1,
+            times[-1],
+            None,
+            f"{length * 1e3 / times[-1]:7.0f} tok/s, peak {peak:.1f} GiB{'' if finite else '  NOT FINITE'}",
+        )
+
+    def _profile(self, runner: Runner, context: int) -> None:
+        member = runner.open()
+        runner.state.reserve(member.slot, context)
+        member.position = context
+        runner.decode([member], [1], steps=2)
+        torch.cuda.synchronize()
+        steps = 4
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            runner.decode([member], [1], steps=steps)
+            torch.cuda.synchronize()
+        runner.close(member)
+        events: Any = profile.key_averages()  # It has no type annotations.
+        found: list[tuple[str, float, float]] = [
+            (str(event.key), float(event.self_device_time_total) / steps / 1e3, float(event.count) / steps)
+            for event in events
+        ]
+        found.sort(key=lambda row: -row[1])
+        total = sum(row[1] for row in found)
+        launches = sum(row[2] for row in found)
+        self._say(f"kernels of a decode step at {context}: {total:.3f} ms, {launches:.0f} launches")
+        for name, ms, count in found[:28]:
+            each = f"{count:7.1f} x {1e3 * ms / count:7.2f} us"
+            self._say(f"  {ms:8.4f} ms {100 * ms / total:5.1f} % {each}  {name[:60]}")
+            self.rows.append({"what": "kernel", "name": name, "ms": ms, "count": count})
+
+    def _tokens(self, count: int) -> list[int]:
+        return integers(torch.randint(0, self.config.vocab_size, (count,)))
+
+    def _note(self, what: str, size: int, width: int, ms: float, floor: float | None, more: str) -> None:
+        share = "" if floor is None else f" floor {floor:7.3f} ms, {100 * floor / ms:3.0f} %"
+        self._say(f"{what:8} {size:8} tokens x {width:2}: {ms:9.3f} ms {more}{share}")
+        self.rows.append({"what": what, "tokens": size, "width": width, "ms": ms, "floor_ms": floor})
+
+
+def reduced(config: ModelConfig, layers: int | None, experts: int | None) -> ModelConfig:
+    """Return a configuration with fewer layers or experts, and no drafter."""
+    return dataclasses.replace(
+        config,
+        layers=config.layers[:layers],
+        n_routed_experts=experts or config.n_routed_experts,
+        draft_layers=(),
+        drafter=type(config.drafter).NONE,
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""One step of the main model by the kernels: some tokens of some sequences in, logits out, state advanced.
+
+The same code serves prefill chunks and decode steps. What a kernel returns depends on its row alone, so the
+logits of a sequence do not depend on what else is in the step, nor on how its tokens were cut into steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsv4agent.engine.config import LayerSpec, ModelConfig
+from dsv4agent.engine.kernels import router
+from dsv4agent.engine.kernels.embedding import embed
+from dsv4agent.engine.kernels.hyper_connections import StreamRead, write_then_read
+from dsv4agent.engine.kernels.indexer import finish_index_queries, select_entries
+from dsv4agent.engine.kernels.intake import Compression, take_in
+from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, Places, finish_queries
+from dsv4agent.engine.kernels.launch import ceil_div
+from dsv4agent.engine.kernels.linear import linear
+from dsv4agent.engine.kernels.moe import routed_experts
+from dsv4agent.engine.kernels.quantize import quantize_rows, rms_norm_quantize, swiglu_quantize
+from dsv4agent.engine.kernels.sparse_attention import Entries, attend
+from dsv4agent.engine.model.rope import frequencies
+from dsv4agent.engine.runner.state import DeviceState, LayerState
+from dsv4agent.engine.runner.weights import AttentionWeights, ModelWeights, MoeWeights
+
+_RATIOS = (4, 128)
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """The tokens of a step.
+
+    Attributes:
+        ids: int32 or int64 [t].
+        places: Whose they are.
+        end: At least the position after the last token of any sequence; fixed in a captured graph.
+        wanted: int64 [n], tokens whose logits are wanted; None for all.
+    """
+
+    ids: Tensor
+    places: Places
+    end: int
+    wanted: Tensor | None = None
+
+
+class Forward:
+    """Weights, state and the constants of a model."""
+
+    def __init__(self, config: ModelConfig, weights: ModelWeights, state: DeviceState) -> None:
+        self.config = config
+        self.weights = weights
+        self.state = state
+        plain = frequencies(config.rope_dim, config.rope_theta, None)
+        compressed = frequencies(config.rope_dim, config.compress_rope_theta, config.yarn)
+        table = torch.stack((plain, *[compressed] * (1 + len(_RATIOS))))
+        self._frequencies = table.to(state.device)[:, None]
+
+    def __call__(self, step: StepInput) -> Tensor:
+        """Return float32 [n, V] and advance the state of the step's sequences."""
+        c, eps = self.config, self.config.rms_norm_eps
+        rotations = self._rotations(step.places.positions)
+        streams = embed(self.weights.embedding, step.ids)
+        y: Tensor | None = None
+        write: Tensor | None = None
+        for layer, state in zip(self.weights.layers, self.state.layers, strict=True):
+            read = write_then_read(
+                streams, layer.attention_mix, layer.attention_norm, eps, y=y, write=write, quantize=True
+            )
+            y, write = self._attention(layer.spec, layer.attention, state, read, rotations, step), read.write
+            read = write_then_read(
+                streams, layer.ffn_mix, layer.ffn_norm, eps, y=y, write=write, quantize=True
+            )
+            y, write = self._moe(layer.moe, read, step.ids), read.write
+        assert y is not None and write is not None
+        if step.wanted is not None:
+            streams, y, write = (x.index_select(0, step.wanted) for x in (streams, y, write))
+        last = write_then_read(
+            streams, self.weights.head_mix, self.weights.norm, c.rms_norm_eps, y=y, write=write
+        )
+        return linear(last.x, self.weights.head, dtype=torch.float32)
+
+    def _rotations(self, positions: Tensor) -> Tensor:
+        """Return float32 [4, t, 32, 2]: plain, compressed, and compressed at the start of both groups."""
+        groups = [positions // ratio * ratio for ratio in _RATIOS]
+        angles = torch.stack((positions, positions, *groups)).to(torch.float32)[..., None] * self._frequencies
+        return torch.stack((angles.cos(), angles.sin()), dim=-1)
+
+    def _attention(
+        self,
+        spec: LayerSpec,
+        w: AttentionWeights,
+        state: LayerState,
+        read: StreamRead,
+        rotations: Tensor,
+        step: StepInput,
+    ) -> Tensor:
+        c, eps, places = self.config, self.config.rms_norm_eps, step.places
+        assert read.quantized is not None
+        turn = rotations[1 if spec.compress_rope else 0]
+        group_turn = rotations[2 + _RATIOS.index(spec.ratio)] if spec.ratio else turn
+        narrow = linear(read.quantized, w.narrow)
+        plain = None if w.plain is None else linear(read.x, w.plain, dtype=torch.float32)
+        _, low = rms_norm_quantize(narrow[:, : c.q_lora_rank], w.q_norm, eps)
+        wide = linear(low, w.query)
+        q = finish_queries(wide, c.num_attention_heads, turn, eps=eps)
+        compressions: list[Compression] = []
+        start = 0
+        for part, raw, pages in zip(w.compressors, state.raw, state.pages, strict=True):
+            assert plain is not None
+            width = raw.rows.shape[2]
+            rows = plain[:, start : start + width]
+            compressions.append(Compression(rows, part.ape, part.norm, raw, pages))
+            start += width
+        take_in(
+            narrow[:, c.q_lora_rank :], w.kv_norm, turn, state.ring, compressions, group_turn, places, eps=eps
+        )
+        entries: Entries | None = None
+        visible = step.end // spec.ratio if spec.ratio else 0
+        if spec.overlap and visible:
+            assert plain is not None
+            heads = c.num_attention_heads * HEAD_DIM
+            raw_q = wide[:, heads : heads + c.index_n_heads * INDEX_DIM]
+            queries = finish_index_queries(raw_q, plain[:, start : start + c.index_n_heads], turn)
+            ids, counts = select_entries(queries, state.pages[1], places, c.index_topk, visible)
+            most = min(c.index_topk, visible)
+            entries = Entries(state.pages[0], spec.ratio, most, ids, counts)
+        elif visible:
+            entries = Entries(state.pages[0], spec.ratio, visible)
+        heads_out = attend(q, w.sink, turn, places, state.ring, entries)
+        grouped = linear(heads_out.flatten(1), w.group_out)
+        return linear(quantize_rows(grouped), w.out)
+
+    def _moe(self, w: MoeWeights, read: StreamRead, token_ids: Tensor) -> Tensor:
+        c = self.config
+        assert read.quantized is not None
+        if w.table is not None:
+            ids, weights = router.route_by_table(
+                read.x, w.gate, w.table, token_ids, scale=c.routed_scaling_factor
+            )
+        else:
+            assert w.bias is not None
+            ids, weights = router.route(
+                read.x, w.gate, w.bias, chosen=c.num_experts_per_tok, scale=c.routed_scaling_factor
+            )
+        hidden = linear(read.quantized, w.shared_in)
+        shared = linear(swiglu_quantize(hidden, None, c.swiglu_limit), w.shared_out)
+        return routed_experts(read.quantized, ids, weights, w.experts, shared, limit=c.swiglu_limit)
+
+
+def padded_end(end: int, context: int, *, least: int = 1024) -> int:
+    """Return `end` rounded up to a power of two, at least `least`: one captured graph serves up to there."""
+    size = least
+    while size < end:
+        size *= 2
+    return max(end, min(size, ceil_div(context, 128) * 128))
