@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from dsv4agent.engine.cache.prefix import Lineage, PrefixRecords
 from dsv4agent.engine.cache.state import SequenceState
+from dsv4agent.engine.compute import Model
 from dsv4agent.engine.config import DrafterKind, ModelConfig
-from dsv4agent.engine.errors import EmptySequence, InvalidToken, NoDrafter
+from dsv4agent.engine.errors import (
+    ContextOverflow,
+    EmptySequence,
+    InvalidToken,
+    KernelsUnavailable,
+    NoDrafter,
+    ReferenceOnly,
+)
 from dsv4agent.engine.memory import check_fit, choose_device
 from dsv4agent.engine.model.chunk import Trace
 from dsv4agent.engine.model.drafter import DSparkDraft, DSparkDrafter, MTPDrafter, load_drafter
@@ -24,8 +33,10 @@ from dsv4agent.engine.model.transformer import Transformer
 from dsv4agent.engine.scheduler import Scheduler, Steps, at_once
 from dsv4agent.engine.sequence import Sequence
 from dsv4agent.engine.weights.loader import Checkpoint
+from dsv4agent.engine.weights.supported import unsupported
 
 PrecisionName = Literal["auto", "fp32", "official"]
+ComputeName = Literal["auto", "reference", "kernels"]
 _SMALL_MODEL = 64_000_000
 """Hidden size squared times layers below which a second thread costs more in waiting than it saves."""
 
@@ -43,6 +54,10 @@ class EngineConfig:
         threads: CPU threads of the device thread; None chooses by model size. Bits may differ between
             settings.
         max_context: Tokens a sequence may hold; None takes the model's.
+        compute: `reference`, torch operations; `kernels`, for checkpoints of the published sizes on a GPU;
+            `auto` takes the kernels where they can be used.
+        sequences: Sequences of full length that the device has room for, with the kernels.
+        progress: Told of the memory plan and of each part as it is loaded, with the kernels.
     """
 
     path: Path
@@ -50,6 +65,9 @@ class EngineConfig:
     precision: PrecisionName = "auto"
     threads: int | None = None
     max_context: int | None = None
+    compute: ComputeName = "auto"
+    sequences: int = 1
+    progress: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,20 @@ class Meter:
 
 
 class Engine:
-    """Made by `Engine.load`; a context manager that closes itself."""
+    """Made by `Engine.load`; a context manager that closes itself.
+
+    Attributes:
+        settings: What it was loaded with.
+        config: Of the model.
+        scheduler: The thread that owns the device.
+        max_context: Tokens a sequence may hold.
+        records: States that sequences can start from.
+        meter: Counts.
+        precision: The path that computes.
+        model: Weights, and one step.
+    """
+
+    model: Model[Any]
 
     def __init__(self, config: EngineConfig, model_config: ModelConfig, scheduler: Scheduler) -> None:
         self.settings = config
@@ -100,19 +131,29 @@ class Engine:
         self.scheduler = scheduler
         self.device = choose_device(config.device)
         self.max_context = config.max_context or model_config.max_position_embeddings
+        if self.max_context > model_config.max_position_embeddings:
+            raise ContextOverflow(
+                f"The model has {model_config.max_position_embeddings} positions, not {self.max_context}."
+            )
         self.records = PrefixRecords()
         self.meter = Meter()
         checkpoint = Checkpoint(config.path, model_config)
-        check_fit(model_config, self.device)
         precision = config.precision
         if precision == "auto":
             precision = "official" if self.device.type == "cuda" and model_config.quantized else "fp32"
         self.precision: Literal["fp32", "official"] = precision
-        self.model = Transformer(
-            model_config, checkpoint.tensor, device=self.device, official=precision == "official"
-        )
-        self._drafter = load_drafter(self.model)
-        self.model.calibrate()
+        self._drafter: MTPDrafter | DSparkDrafter | None = None
+        if self._takes_kernels():
+            self.precision = "official"
+            self.model = self._load_kernels(checkpoint)
+        else:
+            check_fit(model_config, self.device)
+            reference = Transformer(
+                model_config, checkpoint.tensor, device=self.device, official=precision == "official"
+            )
+            self._drafter = load_drafter(reference)
+            reference.calibrate()
+            self.model = reference
 
     @classmethod
     def load(
@@ -123,6 +164,9 @@ class Engine:
         precision: PrecisionName = "auto",
         threads: int | None = None,
         max_context: int | None = None,
+        compute: ComputeName = "auto",
+        sequences: int = 1,
+        progress: Callable[[str], None] | None = None,
     ) -> Engine:
         """Load a checkpoint folder (the keywords are those of `EngineConfig`).
 
@@ -130,11 +174,14 @@ class Engine:
             ConfigError, CheckpointError: The folder cannot be used; the message names file and tensor.
             ModelTooLarge: The weights do not fit, with what they would take.
             DeviceUnavailable: There is no such device.
+            KernelsUnavailable: The kernels were asked for and cannot compute this checkpoint.
         """
         if isinstance(path_or_config, EngineConfig):
             config = path_or_config
         else:
-            config = EngineConfig(Path(path_or_config), device, precision, threads, max_context)
+            config = EngineConfig(
+                Path(path_or_config), device, precision, threads, max_context, compute, sequences, progress
+            )
         model_config = ModelConfig.from_file(config.path)
         chosen = config.threads if config.threads is not None else _default_threads(model_config)
         scheduler = Scheduler(chosen)
@@ -199,6 +246,17 @@ class Engine:
         return self.scheduler.run(at_once(lambda: drafter.drafts(ids, chosen)))
 
     @property
+    def reference(self) -> Transformer:
+        """The reference path's model, whose parts can be looked at.
+
+        Raises:
+            ReferenceOnly: The engine computes with the GPU kernels.
+        """
+        if not isinstance(self.model, Transformer):
+            raise ReferenceOnly("only the reference path has this; load with compute='reference'.")
+        return self.model
+
+    @property
     def drafter(self) -> DrafterKind:
         """Which draft module the checkpoint has."""
         return self.config.drafter
@@ -207,6 +265,34 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counts and speeds since loading."""
         return self.meter.stats()
+
+    def _takes_kernels(self) -> bool:
+        """Decide between the two ways to compute. Raises `KernelsUnavailable` if asked for what cannot be."""
+        if self.settings.compute == "reference":
+            return False
+        reason = unsupported(self.config)
+        if reason is None and self.settings.precision == "fp32":
+            reason = "they compute in the official precision, not in fp32"
+        if reason is None and find_spec("triton") is None:
+            reason = "triton is not installed; run: pip install 'dsv4agent[gpu]'"
+        if self.settings.compute == "kernels":
+            if reason is not None:
+                raise KernelsUnavailable(f"The GPU kernels cannot compute this checkpoint: {reason}.")
+            return True
+        return reason is None and self.device.type == "cuda"
+
+    def _load_kernels(self, checkpoint: Checkpoint) -> Model[Any]:
+        # Only here: the kernels need Triton, which a machine without a card need not have.
+        from dsv4agent.engine.runner.model import load_model
+
+        return load_model(
+            checkpoint,
+            self.device,
+            context=self.max_context,
+            sequences=self.settings.sequences,
+            make_room=self.records.drop_oldest,
+            progress=self.settings.progress,
+        )
 
     def retire(self, lineage: Lineage) -> None:
         """Move a closed sequence's states among the recent ones."""
@@ -236,16 +322,16 @@ class Engine:
         state = self.model.empty_state()
         rows: list[Tensor] = []
         for start, stop in self.model.chunks(0, len(ids), cuts):
-            hidden = self.model.step(state, ids[start:stop])
-            rows.append(self.model.logits(hidden)[: stop - start].to("cpu"))
+            rows.append(self.model.every_logits(state, ids[start:stop]).to("cpu"))
             yield
         return torch.cat(rows)
 
     def _trace(self, ids: list[int], trace: Trace, cuts: tuple[int, ...]) -> Steps[SequenceState]:
-        state = self.model.empty_state()
-        for start, stop in self.model.chunks(0, len(ids), cuts):
-            hidden = self.model.step(state, ids[start:stop], trace)
-            trace("logits", start, self.model.logits(hidden)[: stop - start].clone())
+        model = self.reference
+        state = model.empty_state()
+        for start, stop in model.chunks(0, len(ids), cuts):
+            hidden = model.step(state, ids[start:stop], trace)
+            trace("logits", start, model.logits(hidden)[: stop - start].clone())
             yield
         return state
 

@@ -16,6 +16,8 @@ EngineError
 │   └── WrongDtype               a tensor is stored in a number format that has no meaning at its place
 ├── ModelTooLarge                the weights do not fit the memory of the device
 ├── DeviceUnavailable            the device asked for does not exist here
+├── KernelsUnavailable           the GPU kernels were asked for and cannot compute this checkpoint
+├── ReferenceOnly                the GPU kernels were asked for what only the reference path has
 ├── EngineClosed                 the engine was closed before or during the call
 ├── SequenceClosed               the sequence was closed before the call
 ├── SequenceBusy                 two calls want to change one sequence at the same time
@@ -103,6 +105,14 @@ class ModelTooLarge(EngineError):
 
 class DeviceUnavailable(EngineError):
     """Raised when the device asked for does not exist here."""
+
+
+class KernelsUnavailable(EngineError):
+    """Raised when the GPU kernels were asked for and cannot compute this checkpoint."""
+
+
+class ReferenceOnly(EngineError):
+    """Raised when the GPU kernels are asked for what only the reference path has."""
 
 
 class EngineClosed(EngineError):

@@ -13,11 +13,12 @@ import os
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from dsv4agent.engine.cache.prefix import SNAPSHOT_INTERVAL, Lineage
+from dsv4agent.engine.cache.prefix import Lineage
+from dsv4agent.engine.compute import State
 from dsv4agent.engine.constraint import Constraint
 from dsv4agent.engine.errors import (
     ContextOverflow,
@@ -211,31 +212,33 @@ class Sequence:
         return other
 
     def _advance(self) -> Steps[None]:
-        """Process all pending tokens, keeping states at message borders and every 512 tokens."""
+        """Process all pending tokens, keeping states at message borders and at regular distances."""
         lineage, model = self.lineage, self.engine.model
-        if lineage.state is None:
-            lineage.state = self.engine.records.attach(lineage.tokens) if not self._attached else None
-            if lineage.state is None:
-                lineage.state = model.empty_state()
+        state = lineage.state
+        if state is None:
+            state = self.engine.records.attach(lineage.tokens) if not self._attached else None
+            if state is None:
+                state = cast("State", model.empty_state())
             else:
                 # Of its own, so that a rewind need not go back to the start.
-                lineage.keep(lineage.state)
-            self._reused += lineage.state.position
-            self.engine.meter.reused += lineage.state.position
+                lineage.keep(state)
+            lineage.state = state
+            self._reused += state.position
+            self.engine.meter.reused += state.position
             self._attached = True
-        state = lineage.state
         stop = len(lineage.tokens)
         if state.position == stop:
             return
-        grid = range(SNAPSHOT_INTERVAL, stop, SNAPSHOT_INTERVAL)
+        interval = model.snapshot_interval
+        grid = range(interval, stop, interval)
         cuts = {border for border in self._borders if state.position < border < stop}
         cuts.update(place for place in grid if place > state.position)
         for start, end in list(model.chunks(state.position, stop, cuts)):
             began = time.perf_counter()
-            model.step(state, lineage.tokens[start:end])
+            model.advance(state, lineage.tokens[start:end])
             self._computed += end - start
             self.engine.meter.count(end - start, time.perf_counter() - began)
-            if end in self._borders or end % SNAPSHOT_INTERVAL == 0:
+            if end in self._borders or end % interval == 0:
                 lineage.keep(state)
             if end < stop:
                 yield

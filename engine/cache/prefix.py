@@ -10,10 +10,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from dsv4agent.engine.cache.state import SequenceState
+from dsv4agent.engine.compute import State
 
-SNAPSHOT_INTERVAL = 512
-"""Tokens between the states kept of a long run without message borders."""
 MAX_SNAPSHOTS = 48
 MAX_CLOSED = 8
 
@@ -23,10 +21,10 @@ class Lineage:
 
     def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
-        self.state: SequenceState | None = None
-        self._snapshots: dict[int, SequenceState] = {}
+        self.state: State | None = None
+        self._snapshots: dict[int, State] = {}
 
-    def keep(self, state: SequenceState) -> None:
+    def keep(self, state: State) -> None:
         """Keep a copy of `state`; beyond the limit the state that leaves the smallest gap is dropped."""
         if state.position in self._snapshots or state.position == 0:
             return
@@ -43,7 +41,7 @@ class Lineage:
         if self.state is not None and self.state.position > length:
             self.state = self.restore(length)
 
-    def restore(self, limit: int) -> SequenceState | None:
+    def restore(self, limit: int) -> State | None:
         """Return a copy of the deepest kept state at or below `limit`, or None."""
         place = self.depth(limit)
         if place == 0:
@@ -85,7 +83,14 @@ class PrefixRecords:
         if len(self._closed) > MAX_CLOSED:
             self._closed.popitem(last=False)
 
-    def attach(self, tokens: Sequence[int]) -> SequenceState | None:
+    def drop_oldest(self) -> bool:
+        """Forget the lineage that was closed or used first, to make room; return whether there was one."""
+        if not self._closed:
+            return False
+        self._closed.popitem(last=False)
+        return True
+
+    def attach(self, tokens: Sequence[int]) -> State | None:
         """Return a copy of the deepest known state on a prefix of `tokens`, or None."""
         best: Lineage | None = None
         best_limit = best_depth = 0

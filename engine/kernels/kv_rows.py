@@ -96,13 +96,22 @@ class RowBlocks:
 
     def take(self, sequence: int, ids: Tensor) -> Tensor:
         """Return packed rows `ids` int64 [n] of a sequence, data before scales: uint8 [n, row bytes]."""
-        block = self.table[sequence].to(torch.int64)[ids // self.rows]
+        codes, scales = self._parts()
+        place = self.table[sequence].to(torch.int64)[ids // self.rows], ids % self.rows
+        return torch.cat((codes[place], scales[place]), dim=1)
+
+    def put(self, sequence: int, ids: Tensor, rows: Tensor) -> None:
+        """Store packed rows uint8 [n, row bytes], as `take` gives them, as rows `ids` of a sequence."""
+        codes, scales = self._parts()
+        place = self.table[sequence].to(torch.int64)[ids // self.rows], ids % self.rows
+        codes[place], scales[place] = rows.split((codes.shape[2], scales.shape[2]), dim=1)
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """Return views of all data [blocks, rows, bytes] and of all scales."""
         row = self.bytes.shape[1] // self.rows
         data = ROW_DATA if row == ROW_DATA + ROW_SCALES else INDEX_DATA
-        inside = ids % self.rows
-        codes = self.bytes[:, : self.rows * data].view(-1, self.rows, data)[block, inside]
-        scales = self.bytes[:, self.rows * data :].view(-1, self.rows, row - data)[block, inside]
-        return torch.cat((codes, scales), dim=1)
+        codes = self.bytes[:, : self.rows * data].view(-1, self.rows, data)
+        return codes, self.bytes[:, self.rows * data :].view(-1, self.rows, row - data)
 
 
 @dataclass(frozen=True)

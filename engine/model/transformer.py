@@ -23,6 +23,8 @@ from dsv4agent.engine.ops.tiling import Tiling
 class Transformer:
     """Weights and forward pass of one checkpoint; the same code serves prefill chunks and single tokens."""
 
+    snapshot_interval = 4 * BLOCK
+
     def __init__(
         self,
         config: ModelConfig,
@@ -87,6 +89,14 @@ class Transformer:
         state.position += chunk.count
         state.hidden = hidden[chunk.count - 1].clone()
         return hidden, streams
+
+    def advance(self, state: SequenceState, token_ids: Sequence[int]) -> None:
+        """Process one chunk; see `step`."""
+        self.step(state, token_ids)
+
+    def every_logits(self, state: SequenceState, token_ids: Sequence[int]) -> Tensor:
+        """Process one chunk and return the logits after each token, float32 [len, V]."""
+        return self.logits(self.step(state, token_ids))[: len(token_ids)]
 
     def make_chunk(self, position: int, token_ids: Sequence[int], trace: Trace | None = None) -> Chunk:
         """Return the chunk of `token_ids` at `position`, padded to a tile."""

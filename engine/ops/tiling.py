@@ -56,7 +56,8 @@ class Tiling:
         if self.sliced and (rows := self.sliced.get((w.shape[0], w.shape[1]))):
             result = x.new_empty(x.shape[0], w.shape[1]) if out is None else out
             for start in range(0, x.shape[0], rows):
-                torch.mm(x[start : start + rows], w, out=result[start : start + rows])
+                # A library's bits may depend on how rows lie in memory: copies all lie alike.
+                result[start : start + rows] = torch.mm(x[start : start + rows].clone(), w)
             return result
         return torch.mm(x, w) if out is None else torch.mm(x, w, out=out)
 
@@ -64,7 +65,8 @@ class Tiling:
         """Add x [m, k] @ w [k, n] to `total` [m, n] in place."""
         if self.sliced and (rows := self.sliced.get((w.shape[0], w.shape[1]))):
             for start in range(0, x.shape[0], rows):
-                total[start : start + rows].addmm_(x[start : start + rows], w)
+                part = total[start : start + rows].clone()
+                total[start : start + rows] = part.addmm_(x[start : start + rows].clone(), w)
             return total
         return total.addmm_(x, w)
 
@@ -128,7 +130,9 @@ def _smallest_tile(shape: tuple[int, int], per_token: Set[int], generator: torch
         if all(
             torch.equal(x[start : start + size] @ w, whole[start : start + size])
             for size in sizes
-            for start in (0, size, BLOCK - size)
+            # Also odd ones: a library may treat the rows of a tile by turns.
+            for start in (0, 1, 2, 3, size, BLOCK - size - 1, BLOCK - size)
+            if 0 <= start <= BLOCK - size
         ) and all(torch.equal(many[:count] @ w, expected[:count]) for count in counts):
             return rows
     return None
@@ -143,7 +147,8 @@ def _transposed_agrees(shape: tuple[int, int], counts: list[int], generator: tor
     return all(
         torch.equal(x[start : start + count] @ keys, whole[start : start + count])
         for count in counts
-        for start in (0, max(counts) - count)
+        for start in (0, 1, 2, max(counts) - count)
+        if start <= max(counts) - count
     )
 
 

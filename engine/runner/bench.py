@@ -110,7 +110,7 @@ class Benchmark:
     def _decode(self, runner: Runner, context: int, width: int, read: float) -> None:
         members = [runner.open() for _ in range(width)]
         for member in members:
-            runner.state.reserve(member.slot, context)
+            runner.sequences.prepare([member], context)
             member.position = context
         ids = self._tokens(width)
         batch = runner.decode(members, ids, steps=3)
@@ -124,7 +124,7 @@ class Benchmark:
             times.append(begin.elapsed_time(end) / steps)
         finite = bool(torch.isfinite(batch.logits[:width]).all())
         for member in members:
-            runner.close(member)
+            member.close()
         plan = plan_memory(self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, sequences=1)
         floor = plan.bytes_per_token().active / read * 1e3
         median = statistics.median(times)
@@ -148,7 +148,7 @@ class Benchmark:
             logits = runner.prefill(sequence, ids)
             torch.cuda.synchronize()
             times.append((time.monotonic() - begin) * 1e3)
-            runner.close(sequence)
+            sequence.close()
             finite = finite and bool(torch.isfinite(logits).all())
         peak = torch.cuda.max_memory_allocated() / 2**30
         self._note(
@@ -162,7 +162,7 @@ class Benchmark:
 
     def _profile(self, runner: Runner, context: int) -> None:
         member = runner.open()
-        runner.state.reserve(member.slot, context)
+        runner.sequences.prepare([member], context)
         member.position = context
         runner.decode([member], [1], steps=2)
         torch.cuda.synchronize()
@@ -170,7 +170,7 @@ class Benchmark:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             runner.decode([member], [1], steps=steps)
             torch.cuda.synchronize()
-        runner.close(member)
+        member.close()
         events: Any = profile.key_averages()  # It has no type annotations.
         found: list[tuple[str, float, float]] = [
             (str(event.key), float(event.self_device_time_total) / steps / 1e3, float(event.count) / steps)

@@ -1,4 +1,4 @@
-"""One step of the main model by the kernels: some tokens of some sequences in, logits out, state advanced.
+"""One step of the main model by the kernels: some tokens of some sequences in, the rows before the head out.
 
 The same code serves prefill chunks and decode steps. What a kernel returns depends on its row alone, so the
 logits of a sequence do not depend on what else is in the step, nor on how its tokens were cut into steps.
@@ -60,7 +60,7 @@ class Forward:
         self._frequencies = table.to(state.device)[:, None]
 
     def __call__(self, step: StepInput) -> Tensor:
-        """Return float32 [n, V] and advance the state of the step's sequences."""
+        """Return the rows that the head reads, bfloat16 [n, D], and advance the step's sequences."""
         c, eps = self.config, self.config.rms_norm_eps
         rotations = self._rotations(step.places.positions)
         streams = embed(self.weights.embedding, step.ids)
@@ -81,7 +81,11 @@ class Forward:
         last = write_then_read(
             streams, self.weights.head_mix, self.weights.norm, c.rms_norm_eps, y=y, write=write
         )
-        return linear(last.x, self.weights.head, dtype=torch.float32)
+        return last.x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return float32 [n, V] of rows [n, D]."""
+        return linear(hidden, self.weights.head, dtype=torch.float32)
 
     def _rotations(self, positions: Tensor) -> Tensor:
         """Return float32 [4, t, 32, 2]: plain, compressed, and compressed at the start of both groups."""

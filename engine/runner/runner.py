@@ -7,39 +7,21 @@ live on the device and are advanced inside the graph, so nothing has to come bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import ModelConfig
-from dsv4agent.engine.errors import ContextOverflow
 from dsv4agent.engine.kernels.kv_rows import Places
 from dsv4agent.engine.kernels.sampling import sample, signed
 from dsv4agent.engine.runner.forward import Forward, StepInput, padded_end
+from dsv4agent.engine.runner.sequences import DeviceSequence, Sequences
 from dsv4agent.engine.runner.state import Capacity, DeviceState
 from dsv4agent.engine.runner.weights import ModelWeights
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """Sequences of a decode step; fewer are padded."""
-
-
-@dataclass
-class SlotState:
-    """One sequence on the device.
-
-    Attributes:
-        slot: Its row of the tables.
-        position: Tokens processed.
-        seed: Of its sampling.
-        temperature: Of its sampling; 0 is greedy.
-    """
-
-    slot: int
-    position: int = 0
-    seed: int = 0
-    temperature: float = 0.0
 
 
 class DecodeBatch:
@@ -48,6 +30,7 @@ class DecodeBatch:
     Attributes:
         width: Rows, padding included.
         ids: int64 [width], the tokens of the next step.
+        hidden: bfloat16 [width, D], the rows that gave the logits.
         logits: float32 [width, V], after the last step.
     """
 
@@ -55,6 +38,7 @@ class DecodeBatch:
         device, vocabulary = forward.state.device, forward.config.vocab_size
         self.width = width
         self.ids = torch.zeros(width, dtype=torch.int64, device=device)
+        self.hidden = torch.zeros(width, forward.config.hidden_size, dtype=torch.bfloat16, device=device)
         self.logits = torch.zeros(width, vocabulary, device=device)
         self._sequences = torch.full((width,), forward.state.padding, dtype=torch.int32, device=device)
         self._positions = torch.zeros(width, dtype=torch.int32, device=device)
@@ -63,7 +47,7 @@ class DecodeBatch:
         self._seeds = torch.zeros(width, dtype=torch.int64, device=device)
         self._forward = forward
 
-    def load(self, members: Sequence[SlotState], ids: Sequence[int]) -> None:
+    def load(self, members: Sequence[DeviceSequence], ids: Sequence[int]) -> None:
         """Set who takes part; the rest of the rows are padding."""
         rest = self.width - len(members)
         columns = (
@@ -83,7 +67,9 @@ class DecodeBatch:
     def step(self, end: int) -> None:
         """Process `ids`, sample the next ones in their place, and go on by one position."""
         places = Places(self._sequences, self._positions, self._none, self._none, self.width, 1)
-        logits = self._forward(StepInput(self.ids, places, end))
+        hidden = self._forward(StepInput(self.ids, places, end))
+        logits = self._forward.logits(hidden)
+        self.hidden.copy_(hidden)
         self.logits.copy_(logits)
         following = self._positions.to(torch.int64) + 1
         self.ids.copy_(sample(logits, self._temperatures, self._seeds, following))
@@ -97,7 +83,8 @@ class Runner:
 
     Attributes:
         config: Of the model.
-        state: Of its sequences.
+        state: Slots and pages.
+        sequences: Who has them.
         chunk: Most tokens of a prefill step.
     """
 
@@ -115,13 +102,14 @@ class Runner:
         Args:
             config: Of the model.
             weights: On `device`.
-            capacity: Sequences, context and chunk.
+            capacity: Of the state.
             device: That computes.
             graphs: Whether decode steps are captured; by default on CUDA.
         """
         self.config = config
         self.chunk = capacity.chunk
         self.state = DeviceState(config, capacity, device)
+        self.sequences = Sequences(self.state)
         self.forward = Forward(config, weights, self.state)
         self.device = device
         self._captures = device.type == "cuda" if graphs is None else graphs
@@ -130,21 +118,14 @@ class Runner:
         self._graphs: dict[tuple[int, int], Any] = {}
         self._pool: Any = None
 
-    def open(self, *, seed: int = 0, temperature: float = 0.0) -> SlotState:
-        """Return a new, empty sequence. Raises `CacheFull`."""
-        return SlotState(self.state.open(), 0, seed, temperature)
-
-    def close(self, sequence: SlotState) -> None:
-        """Give back what a sequence takes."""
-        self.state.close(sequence.slot)
-
-    def fork(self, sequence: SlotState) -> SlotState:
-        """Return a sequence that continues on its own. Raises `CacheFull`."""
-        slot = self.state.fork(sequence.slot, sequence.position)
-        return SlotState(slot, sequence.position, sequence.seed, sequence.temperature)
+    def open(self, *, seed: int = 0, temperature: float = 0.0) -> DeviceSequence:
+        """Return a new, empty sequence that samples with these."""
+        sequence = self.sequences.open()
+        sequence.seed, sequence.temperature = seed, temperature
+        return sequence
 
     def prefill(
-        self, sequence: SlotState, ids: Sequence[int], *, chunk: int | None = None, every: bool = False
+        self, sequence: DeviceSequence, ids: Sequence[int], *, chunk: int | None = None, every: bool = False
     ) -> Tensor:
         """Process tokens and return the logits float32 [1, V] after the last, or [len, V] after `every` one.
 
@@ -152,21 +133,24 @@ class Runner:
             CacheFull: No page is left.
             ContextOverflow: The sequence would be longer than there is room for.
         """
-        self._reserve([sequence], len(ids))
+        self.sequences.prepare([sequence], len(ids))
         size = min(chunk or self.chunk, self.chunk)
         found: list[Tensor] = []
+        hidden = torch.empty(0)
         for start in range(0, len(ids), size):
             part = torch.tensor(ids[start : start + size], dtype=torch.int64).to(self.device)
             count = part.shape[0]
             places = Places.of([(sequence.slot, sequence.position, count)], self.device)
             wanted = None if every else torch.tensor([count - 1], device=self.device)
             step = StepInput(part, places, sequence.position + count, wanted)
-            logits = self.forward(step)
+            hidden = self.forward(step)
             sequence.position += count
-            found.append(logits)
-        return torch.cat(found) if every else found[-1]
+            sequence.hidden = hidden[-1:]
+            if every:
+                found.append(self.forward.logits(hidden))
+        return torch.cat(found) if every else self.forward.logits(hidden)
 
-    def decode(self, sequences: Sequence[SlotState], ids: Sequence[int], steps: int = 1) -> DecodeBatch:
+    def decode(self, sequences: Sequence[DeviceSequence], ids: Sequence[int], steps: int = 1) -> DecodeBatch:
         """Process one token of each sequence, then `steps - 1` times what was sampled after it.
 
         Returns:
@@ -177,7 +161,7 @@ class Runner:
             CacheFull: No page is left.
             ContextOverflow: A sequence would be longer than there is room for.
         """
-        self._reserve(sequences, steps)
+        self.sequences.prepare(sequences, steps)
         width = next(w for w in WIDTHS if w >= len(sequences))
         batch = self._batches.get(width)
         if batch is None:
@@ -186,19 +170,11 @@ class Runner:
         longest = max(sequence.position for sequence in sequences)
         for step in range(steps):
             self._step(batch, padded_end(longest + step + 1, self.state.capacity.context))
-        for sequence in sequences:
+        rows = batch.hidden[: len(sequences)].clone()
+        for sequence, row in zip(sequences, rows.unsqueeze(1).unbind(0), strict=True):
             sequence.position += steps
+            sequence.hidden = row
         return batch
-
-    def _reserve(self, sequences: Sequence[SlotState], more: int) -> None:
-        context = self.state.capacity.context
-        for sequence in sequences:
-            if sequence.position + more > context:
-                raise ContextOverflow(
-                    f"{sequence.position} + {more} tokens exceed the {context} there is room for; "
-                    "load with a larger max_context."
-                )
-            self.state.reserve(sequence.slot, sequence.position + more)
 
     def _step(self, batch: DecodeBatch, end: int) -> None:
         if not self._captures:

@@ -1,12 +1,13 @@
 """What the device keeps of sequences: window rings, open groups, and pages of compressed entries.
 
 A page stands for 256 tokens of one sequence and has the same number in every layer, so one table serves all.
-Entries never change once their page is full: a fork shares full pages and copies the rest. Every sequence has
-a slot; one more slot takes the padding rows of a decode step.
+Entries never change once their page is full. A sequence that takes part in steps has a slot: a ring and open
+groups in every layer, and a row of the table. One more slot takes the padding rows of a decode step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,30 +19,27 @@ from dsv4agent.engine.kernels.compressor import RawRows
 from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, PAGE_TOKENS, WINDOW, RowBlocks
 from dsv4agent.engine.kernels.launch import ceil_div
 
-REWIND = 64
-"""Tokens that a sequence can be taken back without a copy of its state."""
-
 
 @dataclass(frozen=True)
 class Capacity:
     """How much the device keeps.
 
     Attributes:
-        sequences: At once.
+        slots: Sequences that can take part in a step.
         context: Most tokens of one.
         chunk: Most tokens of one in a step.
         pages: Of all sequences together.
     """
 
-    sequences: int
+    slots: int
     context: int
     chunk: int
     pages: int
 
     @classmethod
-    def of(cls, sequences: int, context: int, chunk: int) -> Capacity:
-        """Return room for `sequences` of full length."""
-        return cls(sequences, context, chunk, sequences * ceil_div(context, PAGE_TOKENS))
+    def of(cls, slots: int, context: int, chunk: int) -> Capacity:
+        """Return room for `slots` sequences of full length."""
+        return cls(slots, context, chunk, slots * ceil_div(context, PAGE_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,23 @@ class LayerState:
     pages: tuple[RowBlocks, ...]
 
 
+@dataclass(frozen=True)
+class Tail:
+    """What a sequence needs besides its pages, copied out of a slot: on the host.
+
+    Attributes:
+        position: Tokens processed.
+        rings: uint8 [n, 584] for each layer: the rows that the next token still sees.
+        groups: float32 [n, width] for each compressor: the rows that the next entry still pools.
+    """
+
+    position: int
+    rings: tuple[Tensor, ...]
+    groups: tuple[Tensor, ...]
+
+
 class DeviceState:
-    """The state of all sequences, and which slots and pages are in use.
+    """Rings, groups and pages of all slots, and which pages are in use by how many.
 
     Attributes:
         capacity: What was allocated.
@@ -65,100 +78,98 @@ class DeviceState:
     def __init__(self, config: ModelConfig, capacity: Capacity, device: torch.device) -> None:
         self.capacity = capacity
         self.device = device
-        self.padding = capacity.sequences
-        slots = capacity.sequences + 1
-        self._width = ceil_div(capacity.context, PAGE_TOKENS)
-        # Page 0 belongs to nobody: padding rows write there, and so does a row of the table not yet in use.
-        self._table = torch.zeros(slots, self._width, dtype=torch.int32, device=device)
-        self._free_pages = list(range(capacity.pages, 0, -1))
-        self._free_slots = list(range(capacity.sequences - 1, -1, -1))
-        self._owned: list[list[int]] = [[] for _ in range(capacity.sequences)]
+        self.padding = capacity.slots
+        slots = capacity.slots + 1
+        # Page 0 belongs to nobody: padding rows write there.
+        self._table = torch.zeros(
+            slots, ceil_div(capacity.context, PAGE_TOKENS), dtype=torch.int32, device=device
+        )
+        self._free = list(range(capacity.pages, 0, -1))
         self._users = [0] * (capacity.pages + 1)
-        ring_rows = ceil_div(capacity.chunk + WINDOW + REWIND, 2) * 2
+        ring_rows = ceil_div(capacity.chunk + WINDOW, 2) * 2
         self.layers = tuple(
             _layer_state(spec, slots, ring_rows, capacity.pages + 1, self._table, device)
             for spec in config.layers
         )
 
+    # Pages
+
     @property
     def free_pages(self) -> int:
         """Pages that no sequence has."""
-        return len(self._free_pages)
+        return len(self._free)
 
-    def open(self) -> int:
-        """Take a slot for a new sequence.
-
-        Raises:
-            CacheFull: All are taken.
-        """
-        if not self._free_slots:
-            raise CacheFull(f"All {self.capacity.sequences} sequences are in use; close one.")
-        return self._free_slots.pop()
-
-    def close(self, slot: int) -> None:
-        """Give back a slot and its pages."""
-        self._give_back(self._owned[slot])
-        self._owned[slot] = []
-        self._free_slots.append(slot)
-
-    def reserve(self, slot: int, tokens: int) -> None:
-        """Make sure that a sequence has pages for its first `tokens` tokens.
+    def take_pages(self, count: int) -> list[int]:
+        """Return new pages.
 
         Raises:
-            CacheFull: There are too few; nothing was taken.
+            CacheFull: There are too few; none was taken.
         """
-        owned = self._owned[slot]
-        missing = ceil_div(tokens, PAGE_TOKENS) - len(owned)
-        if missing <= 0:
-            return
-        if missing > len(self._free_pages):
+        if count > len(self._free):
             raise CacheFull(
-                f"{missing} pages of {PAGE_TOKENS} tokens are needed and {len(self._free_pages)} of "
-                f"{self.capacity.pages} are free; close a sequence."
+                f"{count} pages of {PAGE_TOKENS} tokens are needed, {len(self._free)} of "
+                f"{self.capacity.pages} are free; close a sequence or load with a larger cache."
             )
-        new = [self._free_pages.pop() for _ in range(missing)]
-        for page in new:
-            self._users[page] = 1
-        self._write_table(slot, len(owned), new)
-        owned += new
+        pages = [self._free.pop() for _ in range(count)]
+        self.share_pages(pages)
+        return pages
 
-    def fork(self, slot: int, position: int) -> int:
-        """Return a new slot that continues `slot` from `position`, at most `REWIND` tokens before its end.
-
-        Raises:
-            CacheFull: No slot or no page is free; nothing was taken.
-        """
-        whole, rest = divmod(position, PAGE_TOKENS)
-        if rest and not self._free_pages:
-            raise CacheFull("No page is free; close a sequence.")
-        other = self.open()
-        shared = self._owned[slot][:whole]
-        for page in shared:
+    def share_pages(self, pages: list[int]) -> None:
+        """Note one more user of pages."""
+        for page in pages:
             self._users[page] += 1
-        self._owned[other] = list(shared)
-        self._write_table(other, 0, shared)
-        for layer in self.layers:
-            layer.ring.bytes[other] = layer.ring.bytes[slot]
-            for raw in layer.raw:
-                raw.rows[other] = raw.rows[slot]
-        if rest:
-            self.reserve(other, position)
-            source, target = self._owned[slot][whole], self._owned[other][whole]
-            for layer in self.layers:
-                for pages in layer.pages:
-                    pages.bytes[target] = pages.bytes[source]
-        return other
 
-    def _give_back(self, pages: list[int]) -> None:
+    def give_back_pages(self, pages: list[int]) -> None:
+        """Note one user less of pages."""
         for page in pages:
             self._users[page] -= 1
             if not self._users[page]:
-                self._free_pages.append(page)
+                self._free.append(page)
 
-    def _write_table(self, slot: int, start: int, pages: list[int]) -> None:
+    def is_shared(self, page: int) -> bool:
+        """Whether several sequences use a page."""
+        return self._users[page] > 1
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copy the entries of a page in all layers."""
+        for layer in self.layers:
+            for pages in layer.pages:
+                pages.bytes[target] = pages.bytes[source]
+
+    def set_pages(self, slot: int, pages: list[int], start: int = 0) -> None:
+        """Let entry `start ...` of a slot's row of the table name pages."""
         if pages:
             row = torch.tensor(pages, dtype=torch.int32)
             self._table[slot, start : start + len(pages)] = row.to(self.device, non_blocking=True)
+
+    # Slots
+
+    def save(self, slot: int, position: int) -> Tail:
+        """Copy out what the slot holds of a sequence after `position` tokens."""
+        rings = [layer.ring.take(slot, self._ring_rows(layer.ring, position)).cpu() for layer in self.layers]
+        groups = [raw.rows[slot, self._group_rows(raw, position)].cpu() for raw in self._raw()]
+        return Tail(position, tuple(rings), tuple(groups))
+
+    def load(self, slot: int, tail: Tail) -> None:
+        """Put back what `save` copied, into any slot."""
+        for layer, rows in zip(self.layers, tail.rings, strict=True):
+            layer.ring.put(slot, self._ring_rows(layer.ring, tail.position), rows.to(self.device))
+        for raw, rows in zip(self._raw(), tail.groups, strict=True):
+            raw.rows[slot, self._group_rows(raw, tail.position)] = rows.to(self.device)
+
+    def _raw(self) -> Iterator[RawRows]:
+        for layer in self.layers:
+            yield from layer.raw
+
+    def _ring_rows(self, ring: RowBlocks, position: int) -> Tensor:
+        """Return the rows of the positions that the token after `position` sees."""
+        first = max(0, position - WINDOW + 1)
+        return torch.arange(first, position, device=self.device) % ring.rows
+
+    def _group_rows(self, raw: RawRows, position: int) -> Tensor:
+        """Return the rows of the open group and, with overlap, of the group before it."""
+        first = position // raw.ratio * raw.ratio - (raw.ratio if raw.overlap else 0)
+        return torch.arange(max(0, first), position, device=self.device) % raw.rows.shape[1]
 
 
 def _layer_state(
@@ -167,6 +178,6 @@ def _layer_state(
     dims = (HEAD_DIM, INDEX_DIM)[: 2 if spec.overlap else 1] if spec.ratio else ()
     return LayerState(
         ring=RowBlocks.ring(slots, ring_rows, device),
-        raw=tuple(RawRows.zeros(slots, spec.ratio, dim, device, rewind=REWIND) for dim in dims),
+        raw=tuple(RawRows.zeros(slots, spec.ratio, dim, device) for dim in dims),
         pages=tuple(RowBlocks.pages(pages, spec.ratio, table, index=dim == INDEX_DIM) for dim in dims),
     )

@@ -220,10 +220,9 @@ class _Packer:
 
     def place(self, x: Tensor, *, on_host: bool) -> Tensor:
         """Bring a tensor to its place; its allocation is its own."""
-        if not on_host:
-            return x.to(self._device).contiguous()
-        pinned = torch.empty(x.shape, dtype=x.dtype, pin_memory=self._device.type == "cuda")
-        return pinned.copy_(x)
+        device = torch.device("cpu") if on_host else self._device
+        pinned = on_host and self._device.type == "cuda"
+        return torch.empty(x.shape, dtype=x.dtype, device=device, pin_memory=pinned).copy_(x)
 
     def plain(self, name: str) -> Tensor:
         """Return a small tensor, float32."""

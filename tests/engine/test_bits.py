@@ -122,8 +122,8 @@ def test_the_mini_shape(tmp_path: Path, window: int) -> None:
 
 def test_slices_serve_where_no_tile_agrees(shared_engine: Engine, whole: torch.Tensor) -> None:
     """A machine whose library has no agreeing tile still gets equal bits for every cut."""
-    tiling = shared_engine.model.tiling
-    shapes = shared_engine.model.parameters.shapes
+    tiling = shared_engine.reference.tiling
+    shapes = shared_engine.reference.parameters.shapes
     kept = tiling.sliced
     tiling.sliced = dict.fromkeys(shapes, tiling.rows)
     try:

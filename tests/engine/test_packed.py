@@ -56,8 +56,8 @@ def test_the_layout_of_keys_changes_no_bit_between_cuts(tmp_path: Path) -> None:
     ids = draw_ids(420, 2048)
     with Engine.load(tmp_path, device="cpu", threads=1) as engine:
         results: list[torch.Tensor] = []
-        for layout in {engine.model.tiling.values_as_keys, False}:
-            engine.model.tiling.values_as_keys = layout
+        for layout in {engine.reference.tiling.values_as_keys, False}:
+            engine.reference.tiling.values_as_keys = layout
             results.append(engine.logits(ids))
             assert torch.equal(engine.logits(ids, [1, 50, 129, *range(384, 420)]), results[-1])
     assert torch.allclose(results[0], results[-1], atol=1e-4)

@@ -153,7 +153,7 @@ def _official(engine: Engine, io: dict[str, Tensor]) -> Iterator[Result]:
 
 def _one_layer(engine: Engine, number: int, ids: list[int], before: Tensor | None) -> Tensor:
     """Return layer `number`'s output streams [n, 4, D] on input streams `before`, or on the embedding."""
-    model = engine.model
+    model = engine.reference
 
     def run() -> Tensor:
         layer = model.layers[number]

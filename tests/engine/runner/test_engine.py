@@ -1,0 +1,93 @@
+"""The engine's sequences over the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsv4agent.engine import Engine, SamplingParams
+from dsv4agent.engine.errors import (
+    ContextOverflow,
+    KernelsUnavailable,
+    MissingTensor,
+    ModelTooLarge,
+    ReferenceOnly,
+)
+from dsv4agent.engine.weights.loader import Checkpoint
+from dsv4agent.engine.weights.synthetic import write_random_checkpoint
+from tests.engine.runner.measures import same, tokens
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=3, stop_token_ids=())
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Checkpoint, device: torch.device) -> Iterator[Engine]:
+    lines: list[str] = []
+    with Engine.load(
+        checkpoint.folder,
+        device=device.type,
+        compute="kernels",
+        max_context=512,
+        sequences=2,
+        progress=lines.append,
+    ) as loaded:
+        assert lines[0].startswith("needs ") and lines[-2:] == ["layers.0", "layers.1"]
+        yield loaded
+
+
+def test_a_sequence_is_prefilled_forked_rewound_and_attached(engine: Engine) -> None:
+    ids = tokens(5, 9)
+    expected = engine.logits([*ids, 1])
+    sequence = engine.open(ids)
+    said = [token for step in sequence.stream(GREEDY) for token in step.tokens]
+    assert said[0] == int(expected[-2].argmax()) and len(said) == 3
+    branch = sequence.fork()
+    sequence.rewind(len(ids))
+    assert [token for step in sequence.stream(GREEDY) for token in step.tokens] == said
+    # What the fork goes on from is its own.
+    branch.rewind(len(ids))
+    branch.append([1])
+    assert next(branch.stream(GREEDY)).tokens == (int(expected[-1].argmax()),)
+    assert branch.usage.reused_tokens >= len(ids)
+    sequence.close()
+    branch.close()
+    other = engine.open([*ids, 2])
+    next(other.stream(GREEDY))
+    assert other.usage.reused_tokens == len(ids) and other.usage.computed_tokens == 1
+    other.close()
+
+
+def test_cuts_give_the_same_logits(engine: Engine) -> None:
+    ids = tokens(6, 7)
+    assert same(engine.logits(ids, cuts=[2, 3]), engine.logits(ids))
+
+
+def test_oracles_belong_to_the_reference(engine: Engine) -> None:
+    with pytest.raises(ReferenceOnly, match="compute='reference'"):
+        engine.trace([1, 2], lambda _name, _position, _value: None)
+
+
+def test_other_shapes_are_refused_by_name(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "mini")
+    with pytest.raises(KernelsUnavailable, match="heads are not of 512 dimensions"):
+        Engine.load(folder, device="cpu", compute="kernels")
+
+
+def test_what_is_wrong_is_said_before_anything_is_loaded(
+    checkpoint: Checkpoint, tmp_path: Path, device: torch.device
+) -> None:
+    whole = checkpoint.folder
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((whole / "config.json").read_bytes())
+    weights = (whole / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights.replace(b"layers.1.attn.wo_b", b"layers.9.attn.wo_b"))
+    with pytest.raises(MissingTensor, match=r"layers\.1\.attn\.wo_b"):
+        Engine.load(broken, device=device.type, compute="kernels")
+    with pytest.raises(ModelTooLarge, match="at most .* sequences at a time"):
+        Engine.load(whole, device=device.type, compute="kernels", sequences=10**8)
+    with pytest.raises(ContextOverflow, match="1024 positions, not 1025"):
+        Engine.load(whole, device=device.type, compute="kernels", max_context=1025)
