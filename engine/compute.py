@@ -40,6 +40,11 @@ class Model(Protocol[S]):
         """Tokens of a long prefill between two snapshots; a multiple of 128."""
         ...
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a single token may wait for those of other sequences; 0 if together saves nothing."""
+        ...
+
     def empty_state(self) -> S:
         """Return the state before the first token."""
         ...
@@ -50,6 +55,10 @@ class Model(Protocol[S]):
 
     def advance(self, state: S, token_ids: Sequence[int]) -> None:
         """Process one step that `chunks` allows."""
+        ...
+
+    def advance_together(self, states: Sequence[S], token_ids: Sequence[int]) -> None:
+        """Process one token of each of several sequences."""
         ...
 
     def every_logits(self, state: S, token_ids: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -28,7 +28,7 @@ from dsv4agent.engine.errors import (
     SequenceClosed,
 )
 from dsv4agent.engine.sampling import SamplingParams, log_probability, sample
-from dsv4agent.engine.scheduler import Steps, at_once
+from dsv4agent.engine.scheduler import Shared, Steps, at_once
 
 if TYPE_CHECKING:
     from dsv4agent.engine.engine import Engine
@@ -234,21 +234,43 @@ class Sequence:
         cuts = {border for border in self._borders if state.position < border < stop}
         cuts.update(place for place in grid if place > state.position)
         for start, end in list(model.chunks(state.position, stop, cuts)):
+            if end - start == 1:
+                yield Shared(model, id(self), self, _process_one_each, model.patience)
+                continue
             began = time.perf_counter()
             model.advance(state, lineage.tokens[start:end])
-            self._computed += end - start
-            self.engine.meter.count(end - start, time.perf_counter() - began)
-            if end in self._borders or end % interval == 0:
-                lineage.keep(state)
+            self._note(end - start, time.perf_counter() - began)
             if end < stop:
                 yield
 
-    def next_logits(self) -> Generator[None, None, Tensor]:
+    def _note(self, tokens: int, seconds: float) -> None:
+        """Count a step, and keep the state if it stands at a place to come back to."""
+        state = self.lineage.state
+        assert state is not None
+        self._computed += tokens
+        self.engine.meter.count(tokens, seconds)
+        if state.position in self._borders or state.position % self.engine.model.snapshot_interval == 0:
+            self.lineage.keep(state)
+
+    def next_logits(self) -> Steps[Tensor]:
         """Process what is pending and return the logits float32 [V] after the last token."""
         yield from self._advance()
         state = self.lineage.state
         assert state is not None
         return self.engine.model.last_logits(state).to("cpu")
+
+
+def _process_one_each(sequences: list[Sequence]) -> None:
+    """Process the next token of several sequences of one engine together."""
+    began = time.perf_counter()
+    states = [cast("State", sequence.lineage.state) for sequence in sequences]
+    tokens = [
+        sequence.lineage.tokens[state.position] for sequence, state in zip(sequences, states, strict=True)
+    ]
+    sequences[0].engine.model.advance_together(states, tokens)
+    seconds = (time.perf_counter() - began) / len(sequences)
+    for sequence in sequences:
+        sequence._note(1, seconds)  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True)

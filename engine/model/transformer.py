@@ -24,6 +24,7 @@ class Transformer:
     """Weights and forward pass of one checkpoint; the same code serves prefill chunks and single tokens."""
 
     snapshot_interval = 4 * BLOCK
+    patience = 0.0
 
     def __init__(
         self,
@@ -93,6 +94,11 @@ class Transformer:
     def advance(self, state: SequenceState, token_ids: Sequence[int]) -> None:
         """Process one chunk; see `step`."""
         self.step(state, token_ids)
+
+    def advance_together(self, states: Sequence[SequenceState], token_ids: Sequence[int]) -> None:
+        """Process one token of each sequence, one after the other."""
+        for state, token in zip(states, token_ids, strict=True):
+            self.step(state, (token,))
 
     def every_logits(self, state: SequenceState, token_ids: Sequence[int]) -> Tensor:
         """Process one chunk and return the logits after each token, float32 [len, V]."""

@@ -12,7 +12,7 @@ from dsv4agent.engine.config import BLOCK
 from dsv4agent.engine.kernels.kv_rows import PAGE_TOKENS
 from dsv4agent.engine.kernels.launch import ceil_div
 from dsv4agent.engine.memory import available_bytes
-from dsv4agent.engine.runner.runner import Runner
+from dsv4agent.engine.runner.runner import WIDTHS, Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
 from dsv4agent.engine.runner.weights import pack_weights
@@ -30,6 +30,7 @@ class RunnerModel:
     """One step for one sequence at a time, over a runner."""
 
     snapshot_interval = CHUNK
+    patience = 0.0005
 
     def __init__(self, runner: Runner, plan: MemoryPlan | None = None) -> None:
         """Take over a runner, and the plan it was loaded by."""
@@ -51,9 +52,15 @@ class RunnerModel:
     def advance(self, state: DeviceSequence, token_ids: Sequence[int]) -> None:
         """Process one step: a single token by a captured graph, more as a prefill."""
         if len(token_ids) == 1:
-            self.runner.decode([state], token_ids)
+            self.advance_together([state], token_ids)
         else:
             self.runner.prefill(state, token_ids)
+
+    def advance_together(self, states: Sequence[DeviceSequence], token_ids: Sequence[int]) -> None:
+        """Process one token of each sequence, as many at once as there are slots."""
+        most = min(WIDTHS[-1], self.runner.state.capacity.slots)
+        for start in range(0, len(states), most):
+            self.runner.decode(states[start : start + most], token_ids[start : start + most])
 
     def every_logits(self, state: DeviceSequence, token_ids: Sequence[int]) -> Tensor:
         """Process one step and return the logits after each token, float32 [len, V]."""
@@ -62,7 +69,9 @@ class RunnerModel:
     def last_logits(self, state: DeviceSequence) -> Tensor:
         """Return the logits after the last token processed, float32 [V]."""
         assert state.hidden is not None
-        return self.runner.forward.logits(state.hidden)[0]
+        if state.logits is None:
+            state.logits = self.runner.forward.logits(state.hidden)
+        return state.logits[0]
 
 
 def load_model(

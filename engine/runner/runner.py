@@ -6,6 +6,7 @@ live on the device and are advanced inside the graph, so nothing has to come bac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,7 @@ class Runner:
         state: Slots and pages.
         sequences: Who has them.
         chunk: Most tokens of a prefill step.
+        decoded: Decode steps by the number of sequences in them.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Runner:
         self.device = device
         self._captures = device.type == "cuda" if graphs is None else graphs
         self._stream: Any = torch.cuda.Stream(device) if self._captures else None
+        self.decoded: Counter[int] = Counter()
         self._batches: dict[int, DecodeBatch] = {}
         self._graphs: dict[tuple[int, int], Any] = {}
         self._pool: Any = None
@@ -145,7 +148,7 @@ class Runner:
             step = StepInput(part, places, sequence.position + count, wanted)
             hidden = self.forward(step)
             sequence.position += count
-            sequence.hidden = hidden[-1:]
+            sequence.hidden, sequence.logits = hidden[-1:], None
             if every:
                 found.append(self.forward.logits(hidden))
         return torch.cat(found) if every else self.forward.logits(hidden)
@@ -167,13 +170,16 @@ class Runner:
         if batch is None:
             batch = self._batches[width] = DecodeBatch(self.forward, width)
         batch.load(sequences, ids)
+        self.decoded[len(sequences)] += steps
         longest = max(sequence.position for sequence in sequences)
         for step in range(steps):
             self._step(batch, padded_end(longest + step + 1, self.state.capacity.context))
-        rows = batch.hidden[: len(sequences)].clone()
-        for sequence, row in zip(sequences, rows.unsqueeze(1).unbind(0), strict=True):
+        # The batch's own are overwritten by the next step.
+        hidden = batch.hidden[: len(sequences)].clone().unsqueeze(1)
+        logits = batch.logits[: len(sequences)].clone().unsqueeze(1)
+        for sequence, row, scores in zip(sequences, hidden.unbind(0), logits.unbind(0), strict=True):
             sequence.position += steps
-            sequence.hidden = row
+            sequence.hidden, sequence.logits = row, scores
         return batch
 
     def _step(self, batch: DecodeBatch, end: int) -> None:

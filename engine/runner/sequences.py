@@ -44,12 +44,14 @@ class DeviceSequence:
         seed: Of sampling on the device.
         temperature: Of sampling on the device; 0 is greedy.
         hidden: bfloat16 [1, D], the row that the head reads after the last token; None before the first.
+        logits: float32 [1, V], of that row, if they are known. Copies do without.
     """
 
     def __init__(self, owner: Sequences, holding: _Holding) -> None:
         self.seed = 0
         self.temperature = 0.0
         self.hidden: Tensor | None = None
+        self.logits: Tensor | None = None
         self.holding = holding
         self._owner = owner
         self._release = weakref.finalize(self, owner.dropped.append, holding)

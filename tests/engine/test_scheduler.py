@@ -10,7 +10,7 @@ import pytest
 
 from dsv4agent.engine import Engine, SamplingParams
 from dsv4agent.engine.errors import EngineClosed, WorkerFailed
-from dsv4agent.engine.scheduler import Scheduler, Steps, at_once
+from dsv4agent.engine.scheduler import Scheduler, Shared, Steps, at_once
 from tests.engine.test_bits import draw_ids
 from tests.engine.test_sequence import FREE, tokens_of
 
@@ -54,6 +54,64 @@ async def test_work_takes_turns(scheduler: Scheduler) -> None:
         gate.set()
     assert log == ["a0", "b0", "a1", "b1", "a2"]
     assert sorted(results) == ["a", "b"]
+
+
+async def test_what_can_be_shared_is_done_together_and_steps_of_others_come_between(
+    scheduler: Scheduler,
+) -> None:
+    log: list[str] = []
+    gate = threading.Event()
+
+    def together(items: list[str]) -> None:
+        log.append("+".join(items))
+        if "b3" in items:
+            raise ValueError("b3 is wrong")
+
+    def tokens(name: str, count: int) -> Steps[str]:
+        for number in range(count):
+            yield Shared(log, ord(name), f"{name}{number}", together)
+        return name
+
+    def hold() -> Steps[None]:
+        gate.wait()
+        return
+        yield
+
+    results: dict[str, str] = {}
+
+    async def one(name: str, steps: Steps[str]) -> None:
+        try:
+            results[name] = await scheduler.run_async(steps)
+        except WorkerFailed as error:
+            results[name] = str(error.__cause__)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(scheduler.run_async, hold())
+        await anyio.sleep(0.01)
+        for name, steps in (("a", tokens("a", 3)), ("b", tokens("b", 5)), ("p", count(log, "p", 3))):
+            group.start_soon(one, name, steps)
+            await anyio.sleep(0.01)
+        gate.set()
+    # Each learns of a failure that was its own or shared; the others finished before it.
+    assert log == ["p0", "a0+b0", "p1", "a1+b1", "p2", "a2+b2", "b3"]
+    assert results == {"a": "a", "b": "b3 is wrong", "p": "p"}
+
+
+async def test_who_asked_lately_is_waited_for(scheduler: Scheduler) -> None:
+    widths: list[int] = []
+
+    def token(who: int) -> Steps[None]:
+        yield Shared(widths, who, None, lambda items: widths.append(len(items)), 0.5)
+
+    async def generate(who: int) -> None:
+        # A ticket for each token, as generation has it.
+        for _ in range(20):
+            await scheduler.run_async(token(who))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(generate, 1)
+        group.start_soon(generate, 2)
+    assert sum(widths) == 40 and widths.count(2) >= 18
 
 
 async def test_failures_reach_the_waiter_and_nobody_else(scheduler: Scheduler) -> None:
