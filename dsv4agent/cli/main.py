@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 sessions_app = typer.Typer(help="Stored sessions.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(sessions_app, name="sessions")
+bench_app = typer.Typer(help="Measured speed.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench_app, name="bench")
+profile_app = typer.Typer(help="Where time goes.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(profile_app, name="profile")
 
 SandboxOption = Annotated[
     Literal["auto", "bubblewrap", "landlock", "container", "none"],
@@ -208,6 +212,41 @@ def plan_command(
         pcie_bandwidth=pcie_bandwidth,
     )
     show_plan(order, as_json=json)
+
+
+ShapeOption = Annotated[str, typer.Option("--model", help="Shapes of flash, flash-0731, pro or pro-0813.")]
+LayersOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many layers.")]
+ExpertsOption = Annotated[int | None, typer.Option(min=6, help="So many experts in each layer.")]
+
+
+@bench_app.command("engine")
+def bench_engine_command(
+    model: ShapeOption = "flash",
+    layers: LayersOption = None,
+    experts: ExpertsOption = None,
+    contexts: Annotated[str, typer.Option(help="Tokens before the decode steps, by commas.")] = "8192",
+    widths: Annotated[str, typer.Option(help="Sequences that decode together, by commas.")] = "1,8",
+    prefill: Annotated[str, typer.Option(help="Tokens of prefill runs, by commas.")] = "4096",
+    json: JsonOption = False,
+) -> None:
+    """Measure decoding and prefill on the GPU, with random weights of a model's real shapes."""
+    from dsv4agent.cli.benchmarks import bench_engine
+
+    bench_engine(model, layers, experts, contexts, widths, prefill, as_json=json)
+
+
+@profile_app.command("step")
+def profile_step_command(
+    model: ShapeOption = "flash",
+    layers: LayersOption = None,
+    experts: ExpertsOption = None,
+    context: Annotated[int, typer.Option(min=1, help="Tokens before the step.")] = 8192,
+    json: JsonOption = False,
+) -> None:
+    """List the kernels of one decode step by the time they take."""
+    from dsv4agent.cli.benchmarks import profile_step
+
+    profile_step(model, layers, experts, context, as_json=json)
 
 
 @app.command("doctor")

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,33 @@ from dsv4agent.engine.runner.synthetic import fill_state, random_weights
 from dsv4agent.engine.weights.known_shapes import KNOWN, known_config
 from dsv4agent.engine.weights.plan import plan_memory
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 _HUGE = 1 << 50
+
+
+@dataclass(frozen=True)
+class BenchOrder:
+    """What to measure.
+
+    Attributes:
+        model: Name of a published checkpoint.
+        layers: Only the first so many; None for all.
+        experts: So many experts a layer, as if routing knew no others; None for all.
+        contexts: Tokens before the decode steps.
+        widths: Sequences that decode together.
+        prefill: Lengths of prefill runs.
+        steps: Decode steps of one measurement.
+        profile: Whether to list the kernels of a decode step by time.
+    """
+
+    model: str = "flash"
+    layers: int | None = None
+    experts: int | None = None
+    contexts: tuple[int, ...] = (8192,)
+    widths: tuple[int, ...] = (1, 8)
+    prefill: tuple[int, ...] = (4096,)
+    steps: int = 30
+    profile: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,32 +67,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", choices=sorted(KNOWN), default="flash")
-    parser.add_argument("--layers", type=int, help="only the first so many layers")
-    parser.add_argument("--experts", type=int, help="so many experts a layer: as if routing knew no others")
-    parser.add_argument("--contexts", default="8192", help="tokens before the decode steps, comma-separated")
-    parser.add_argument("--widths", default="1,8", help="sequences that decode together")
-    parser.add_argument("--prefill", default="4096", help="tokens of prefill runs; empty for none")
-    parser.add_argument("--steps", type=int, default=30, help="decode steps of one measurement")
-    parser.add_argument("--profile", action="store_true", help="kernels of a decode step by time")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-    options = parser.parse_args(arguments)
+    add, given = parser.add_argument, BenchOrder()
+    add("--model", choices=sorted(KNOWN), default=given.model)
+    add("--layers", type=int, help="only the first so many layers")
+    add("--experts", type=int, help="so many experts a layer: as if routing knew no others")
+    add(
+        "--contexts", type=numbers, default=given.contexts, help="tokens before the decode steps: 8192,131072"
+    )
+    add("--widths", type=numbers, default=given.widths, help="sequences that decode together: 1,8")
+    add("--prefill", type=numbers, default=given.prefill, help="tokens of prefill runs; empty for none")
+    add("--steps", type=int, default=given.steps, help="decode steps of one measurement")
+    add("--profile", action="store_true", help="kernels of a decode step by time")
+    add("--json", type=Path, help="write all figures to this file")
+    options = vars(parser.parse_args(arguments))
+    file: Path | None = options.pop("json")
     if not torch.cuda.is_available():
         sys.stdout.write("needs a CUDA device\n")
         return 2
-    rows = Benchmark(options, _say).run()
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    rows = Benchmark(BenchOrder(**options), _say).run()
+    if file:
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 class Benchmark:
     """One run with one set of weights."""
 
-    def __init__(self, options: argparse.Namespace, say: Say) -> None:
-        self._options = options
+    def __init__(self, order: BenchOrder, say: Say) -> None:
+        """Prepare `order`; lines for people go to `say`."""
+        self._order = order
         self._say = say
-        self.config = reduced(known_config(options.model), options.layers, options.experts)
+        self.config = reduced(known_config(order.model), order.layers, order.experts)
         self.rows: list[dict[str, Any]] = []
 
     def run(self) -> list[dict[str, Any]]:
@@ -82,11 +113,10 @@ class Benchmark:
         torch.cuda.synchronize()
         seconds, size = time.monotonic() - begin, torch.cuda.memory_allocated() / 2**30
         shape = f"{len(self.config.layers)} layers, {self.config.n_routed_experts} experts"
-        self._say(f"{self._options.model}, {shape}: {size:.1f} GiB of weights in {seconds:.1f} s")
-        widths, contexts = _numbers(self._options.widths), _numbers(self._options.contexts)
-        lengths = _numbers(self._options.prefill)
+        self._say(f"{self._order.model}, {shape}: {size:.1f} GiB of weights in {seconds:.1f} s")
+        widths, contexts, lengths = self._order.widths, self._order.contexts, self._order.prefill
         most = max(*widths, 1)
-        longest = max(*contexts, *lengths, 0) + 4 * self._options.steps + 256
+        longest = max(*contexts, *lengths, 0) + 4 * self._order.steps + 256
         for context in contexts:
             count = most if context <= 131072 else 1
             runner = Runner(
@@ -96,7 +126,7 @@ class Benchmark:
             for width in widths:
                 if width <= count:
                     self._decode(runner, context, width, ceilings.read)
-            if self._options.profile and context == contexts[0]:
+            if self._order.profile and context == contexts[0]:
                 self._profile(runner, context)
             del runner
             torch.cuda.empty_cache()
@@ -114,7 +144,7 @@ class Benchmark:
             member.position = context
         ids = self._tokens(width)
         batch = runner.decode(members, ids, steps=3)
-        steps, times = self._options.steps, list[float]()
+        steps, times = self._order.steps, list[float]()
         for _ in range(3):
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
@@ -205,8 +235,9 @@ def reduced(config: ModelConfig, layers: int | None, experts: int | None) -> Mod
     )
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part]
+def numbers(text: str) -> tuple[int, ...]:
+    """Read comma-separated numbers. Raises `ValueError`."""
+    return tuple(int(part) for part in text.split(",") if part.strip())
 
 
 def _say(line: str) -> None:

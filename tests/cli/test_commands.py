@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from dsv4agent import __version__
 from dsv4agent.transcript import EVENT_ADAPTER, find_session, list_sessions
 from tests.backends.checkpoints import write_checkpoint
 
+WITHOUT_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 COMMAND = (sys.executable, "-c", "from dsv4agent.cli.main import run; run()")
 
 
@@ -164,6 +166,8 @@ def handles_sigint(pid: int) -> bool:
         (("sessions", "show"), 5, "There is no session yet."),
         (("models", "/nowhere"), 4, "No model at /nowhere"),
         (("plan", "/nowhere", "--gpu", "1"), 4, "No model at /nowhere"),
+        pytest.param(("bench", "engine"), 4, "No CUDA device is usable here", marks=WITHOUT_CARD),
+        pytest.param(("profile", "step", "--json"), 4, "No CUDA device", marks=WITHOUT_CARD),
         (("plan", "flash", "--gpu", "139"), 4, "not enough memory for routed experts: pinned host memory"),
         (("plan", "pro", "--gpu", "139", "--gpus", "3"), 2, "3 GPUs cannot divide 384 experts"),
         ((), 2, "Usage"),
