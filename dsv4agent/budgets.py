@@ -21,15 +21,19 @@ class Limits:
         seconds: Wall time, tools included.
         turn_tokens: Ids of one turn; a turn that reaches this is closed and counts as malformed. None means a
             quarter of the context window.
+        repeats: The same calls with the same arguments, so many times among the last twice as many turns: the
+            model goes round in a circle. Waiting for something by asking again looks the same, so there is no
+            such limit unless one is given.
     """
 
     steps: int | None = None
     new_tokens: int | None = None
     seconds: float | None = None
     turn_tokens: int | None = None
+    repeats: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "new_tokens", "seconds", "turn_tokens"):
+        for name in ("steps", "new_tokens", "seconds", "turn_tokens", "repeats"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"The limit {name} must be positive, not {value}.")
@@ -43,6 +47,8 @@ class Spending:
     steps: int = 0
     new_tokens: int = 0
     begin: float = field(default_factory=anyio.current_time)
+    turns: list[object] = field(default_factory=list[object])
+    """What identifies the calls of each turn so far; turns without calls are left out."""
 
     @property
     def seconds(self) -> float:
@@ -71,4 +77,7 @@ class Spending:
             return StopReason.MAX_TOKENS
         if self.limits.steps is not None and self.steps >= self.limits.steps:
             return StopReason.MAX_STEPS
+        repeats = self.limits.repeats
+        if repeats is not None and self.turns and self.turns[-2 * repeats :].count(self.turns[-1]) >= repeats:
+            return StopReason.REPEATING
         return None

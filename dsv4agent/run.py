@@ -252,6 +252,8 @@ class Run:
             seconds=self._seconds_in_step,
         )
         self.spending.steps += 1
+        if turn.calls:
+            self.spending.turns.append([(call.name, call.arguments) for call in turn.calls])
         self.computed_tokens += finished.computed_tokens
         self.reused_tokens += finished.reused_tokens
         self._turn, self._sampled_in_step, self._seconds_in_step = None, 0, 0.0

@@ -43,6 +43,7 @@ _EXPLANATIONS = {
     StopReason.CONTEXT_FULL: "the context window is full; go back some steps or start a new session",
     StopReason.INTERRUPTED: "the run was interrupted",
     StopReason.MALFORMED: "several turns in a row had no usable call or answer",
+    StopReason.REPEATING: "the model made the same calls again and again",
 }
 
 

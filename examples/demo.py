@@ -34,6 +34,8 @@ TESTS = ("python", "-B", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprov
 CHECK = Check(shlex.join(TESTS), seconds=60)
 PATIENCE, SHORTEST = 170.0, 15.0
 """Seconds for all attempts together, and the fewest in which another is worth beginning."""
+CIRCLING = 3
+"""Times that an attempt may make the same calls: after that it finds nothing new."""
 SEED_STEP = 1_000_003
 """Between the seeds of the attempts of one demo."""
 
@@ -59,7 +61,7 @@ def main() -> int:
     )
     parser.add_argument("--model", default="mini", help="bundled name or checkpoint folder")
     parser.add_argument("--max-steps", type=int, default=20, help="model turns of one attempt")
-    parser.add_argument("--attempts", type=int, default=3, help="a failed one is taken back first")
+    parser.add_argument("--attempts", type=int, default=10, help="a failed one is taken back first")
     arguments = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     console = Console()
@@ -114,7 +116,7 @@ async def repair(console: Console, folder: Path, options: Options) -> str:
             if number > 1:
                 console.rule(f"the tests still fail; its changes were taken back: attempt {number}")
             async with agent.session(folder, seed=options.seed + (number - 1) * SEED_STEP) as session:
-                limits = Limits(steps=options.max_steps, seconds=end - anyio.current_time())
+                limits = Limits(steps=options.max_steps, seconds=end - anyio.current_time(), repeats=CIRCLING)
                 await work(console, session, limits)
                 passed = (await CHECK.run(session.sandbox)).exit_code == 0
                 late = end - anyio.current_time() < SHORTEST

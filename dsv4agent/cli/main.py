@@ -40,6 +40,9 @@ NetworkOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option(help="Name of a bundled model, or a checkpoint folder.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many model turns.")]
+RepeatsOption = Annotated[
+    int | None, typer.Option(min=2, help="Stop when the model has made the same calls so many times.")
+]
 TokensOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many sampled tokens.")]
 TimeOption = Annotated[float | None, typer.Option(min=0.001, help="Stop after so many seconds.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
@@ -64,6 +67,7 @@ def run_command(
     network: NetworkOption = "off",
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
+    max_repeats: RepeatsOption = None,
     timeout: TimeOption = None,
     temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.001, max=1.0)] = None,
@@ -91,6 +95,7 @@ def run_command(
         network=parse_network(network),
         max_steps=max_steps,
         max_tokens=max_tokens,
+        max_repeats=max_repeats,
         timeout=timeout,
         temperature=temperature,
         top_p=top_p,
@@ -117,6 +122,7 @@ def resume_command(
     network: NetworkOption = "off",
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
+    max_repeats: RepeatsOption = None,
     timeout: TimeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -138,6 +144,7 @@ def resume_command(
         network=parse_network(network),
         max_steps=max_steps,
         max_tokens=max_tokens,
+        max_repeats=max_repeats,
         timeout=timeout,
         json=json,
     )

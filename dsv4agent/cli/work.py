@@ -50,6 +50,7 @@ class Order:
     network: Network = _NO_NETWORK
     max_steps: int | None = None
     max_tokens: int | None = None
+    max_repeats: int | None = None
     timeout: float | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -146,6 +147,7 @@ async def _attempt(
     limits = Limits(
         steps=order.max_steps or backend.defaults.max_steps,
         new_tokens=order.max_tokens,
+        repeats=order.max_repeats,
         seconds=order.timeout,
     )
     # A resumed session works where it began, whatever is said of the workspace here.

@@ -23,6 +23,7 @@ class StopReason(StrEnum):
     CONTEXT_FULL = "context_full"
     INTERRUPTED = "interrupted"
     MALFORMED = "malformed"
+    REPEATING = "repeating"
     ERROR = "error"
 
 

@@ -230,6 +230,21 @@ async def test_limits_stop_a_run_that_then_goes_on(workspace: Path) -> None:
         assert len(only(session.transcript.events, StepStarted)) == 4
 
 
+async def test_a_model_that_goes_round_in_a_circle_is_stopped_if_asked(workspace: Path) -> None:
+    other = calls(("bash", {"command": "true"}))
+    agent, _ = make(*[LOOK, other] * 4, says("done"))
+    async with agent.session(workspace, sandbox="none") as session:
+        events = await collect(session, "go", Limits(repeats=3))
+        assert stop_of(events) is StopReason.REPEATING
+        # LOOK, other, LOOK, other, LOOK: the third time.
+        assert events[-1].model_dump()["steps"] == 5
+        assert "again and again" in events[-1].model_dump()["message"]
+        # A run counts for itself, and without the limit nothing is counted.
+        assert stop_of(await collect(session)) is StopReason.FINISHED
+    with pytest.raises(UsageError, match="repeats must be positive"):
+        Limits(repeats=0)
+
+
 async def test_time_stops_sampling_and_tools(workspace: Path) -> None:
     agent, backend = make("a" * 1000, calls(("bash", {"command": "sleep 60"})), says("done"), delay=0.005)
     async with agent.session(workspace, sandbox="none") as session:
