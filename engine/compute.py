@@ -11,6 +11,8 @@ from typing import Protocol, Self, TypeVar
 
 from torch import Tensor
 
+from dsv4agent.engine.sampling import Draw, SamplingParams
+
 
 class State(Protocol):
     """What was computed of one sequence. Copies continue independently, with the same bits."""
@@ -66,5 +68,13 @@ class Model(Protocol[S]):
         ...
 
     def last_logits(self, state: S) -> Tensor:
-        """Return the logits after the last token processed, float32 [V]."""
+        """Return the logits after the last token processed, float32 [V], on the model's device."""
+        ...
+
+    def choose(self, logits: Tensor, params: SamplingParams, draw: Draw) -> int:
+        """Choose a token as `sampling.sample` does, where the logits are.
+
+        Raises:
+            ConstraintDeadEnd: Nothing is allowed.
+        """
         ...

@@ -53,6 +53,31 @@ class SamplingParams:
             raise InvalidSampling(f"max_tokens is {self.max_tokens}; give at least 1, or None.")
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One draw of the generator, and from what.
+
+    Attributes:
+        seed: The key of the generator.
+        position: Absolute position of the new token, the counter of the generator.
+        allowed: bool [V] or ids; None allows all.
+    """
+
+    seed: int
+    position: int
+    allowed: Tensor | Sequence[int] | None = None
+
+    def mask(self, size: int) -> Tensor | None:
+        """Return `allowed` as bool [size] on the CPU."""
+        return None if self.allowed is None else _as_mask(self.allowed, size)
+
+    def dead_end(self) -> ConstraintDeadEnd:
+        """Return the error for a draw from nothing."""
+        return ConstraintDeadEnd(
+            f"no token may follow at position {self.position}; the constraint is contradictory."
+        )
+
+
 def sample(
     logits: Tensor,
     params: SamplingParams,
@@ -61,25 +86,18 @@ def sample(
     position: int,
     allowed: Tensor | Sequence[int] | None = None,
 ) -> int:
-    """Choose the token at `position`.
-
-    Args:
-        logits: float32 [V].
-        params: Temperature and top_p.
-        seed: The key of the generator.
-        position: Absolute position of the new token, the counter of the generator.
-        allowed: bool [V] or ids; None allows all.
+    """Choose the token at `position`. Arguments as in `Draw`; logits are float32 [V].
 
     Raises:
         ConstraintDeadEnd: `allowed` allows nothing.
     """
+    draw = Draw(seed, position, allowed)
     z = logits.detach().to("cpu", torch.float64)
-    if allowed is not None:
-        z = z.masked_fill(~_as_mask(allowed, z.shape[0]), -math.inf)
+    mask = draw.mask(z.shape[0])
+    if mask is not None:
+        z = z.masked_fill(~mask, -math.inf)
         if math.isinf(float(z.max())):
-            raise ConstraintDeadEnd(
-                f"no token may follow at position {position}; the constraint is contradictory."
-            )
+            raise draw.dead_end()
     if params.temperature == 0:
         return int((z == z.max()).nonzero()[0])
     weights = torch.exp((z - z.max()) / params.temperature)

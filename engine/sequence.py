@@ -27,7 +27,7 @@ from dsv4agent.engine.errors import (
     SequenceBusy,
     SequenceClosed,
 )
-from dsv4agent.engine.sampling import SamplingParams, log_probability, sample
+from dsv4agent.engine.sampling import Draw, SamplingParams, log_probability
 from dsv4agent.engine.scheduler import Shared, Steps, at_once
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Sequence:
         yield from self._advance()
         state = self.lineage.state
         assert state is not None
-        return self.engine.model.last_logits(state).to("cpu")
+        return self.engine.model.last_logits(state)
 
 
 def _process_one_each(sequences: list[Sequence]) -> None:
@@ -312,8 +312,9 @@ class _Generation:
         if forced:
             return _Drawn(self._within_limits(forced), (0.0,) * len(forced) if params.logprobs else None)
         logits = yield from sequence.next_logits()
-        allowed = None if constraint is None else constraint.mask(logits)
-        token = sample(logits, params, seed=self._seed, position=self._length, allowed=allowed)
+        allowed = None if constraint is None else constraint.mask(logits.to("cpu"))
+        draw = Draw(self._seed, self._length, allowed)
+        token = sequence.engine.model.choose(logits, params, draw)
         return _Drawn((token,), (log_probability(logits, token),) if params.logprobs else None)
 
     def accept(self, drawn: _Drawn) -> Step:

@@ -34,10 +34,10 @@ def bench_engine(
     from dsv4agent.engine.runner.bench import BenchOrder, numbers
 
     try:
-        sizes = [numbers(text) for text in (contexts, widths, prefill)]
+        before, together, lengths = numbers(contexts), numbers(widths), numbers(prefill)
     except ValueError as error:
         raise UsageError(f"Give numbers separated by commas: {error}.") from error
-    _run(BenchOrder(model, layers, experts, *sizes), as_json=as_json)
+    _run(BenchOrder(model, layers, experts, before, together, lengths), as_json=as_json)
 
 
 def profile_step(model: str, layers: int | None, experts: int | None, context: int, *, as_json: bool) -> None:

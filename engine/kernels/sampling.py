@@ -37,6 +37,14 @@ def signed(seed: int) -> int:
     return seed - (1 << 64) if seed >> 63 else seed
 
 
+def pack_bits(mask: Tensor) -> Tensor:
+    """Return the bits of bool [V] as int32 [ceil(V / 32)]: token t is bit t % 32 of word t // 32."""
+    padded = torch.nn.functional.pad(mask, (0, -mask.shape[0] % 32)).view(-1, 32)
+    words = (padded.to(torch.int64) << torch.arange(32, device=mask.device)).sum(1)
+    # From 32 bits without sign to those with.
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
+
+
 def sample(
     logits: Tensor,
     temperatures: Tensor,

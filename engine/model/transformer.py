@@ -18,6 +18,7 @@ from dsv4agent.engine.model.parameters import Parameters
 from dsv4agent.engine.model.precision import OfficialPrecision, Precision
 from dsv4agent.engine.model.rope import RopeTables
 from dsv4agent.engine.ops.tiling import Tiling
+from dsv4agent.engine.sampling import Draw, SamplingParams, sample
 
 
 class Transformer:
@@ -122,3 +123,7 @@ class Transformer:
         """Return the logits float32 [V] after the last token of `state`."""
         assert state.hidden is not None
         return self.logits(state.hidden.expand(self.tiling.size(1), -1).contiguous())[0]
+
+    def choose(self, logits: Tensor, params: SamplingParams, draw: Draw) -> int:
+        """Choose a token on the host."""
+        return sample(logits, params, seed=draw.seed, position=draw.position, allowed=draw.allowed)

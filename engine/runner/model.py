@@ -11,11 +11,13 @@ from torch import Tensor
 from dsv4agent.engine.config import BLOCK
 from dsv4agent.engine.kernels.kv_rows import PAGE_TOKENS
 from dsv4agent.engine.kernels.launch import ceil_div
+from dsv4agent.engine.kernels.sampling import pack_bits, sample, signed
 from dsv4agent.engine.memory import available_bytes
 from dsv4agent.engine.runner.runner import WIDTHS, Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
 from dsv4agent.engine.runner.weights import pack_weights
+from dsv4agent.engine.sampling import Draw, SamplingParams
 from dsv4agent.engine.weights.loader import Checkpoint
 from dsv4agent.engine.weights.memory_plan import MemoryPlan
 from dsv4agent.engine.weights.plan import CHUNK, Part, plan_memory
@@ -72,6 +74,24 @@ class RunnerModel:
         if state.logits is None:
             state.logits = self.runner.forward.logits(state.hidden)
         return state.logits[0]
+
+    def choose(self, logits: Tensor, params: SamplingParams, draw: Draw) -> int:
+        """Choose a token on the device; one number comes back."""
+        device = self.runner.device
+        mask = draw.mask(logits.shape[0])
+        top_p = None if params.top_p == 1 else torch.tensor([params.top_p], dtype=torch.float64)
+        token = sample(
+            logits[None],
+            torch.tensor([params.temperature], dtype=torch.float64).to(device),
+            torch.tensor([signed(draw.seed)]).to(device),
+            torch.tensor([draw.position]).to(device),
+            top_p=None if top_p is None else top_p.to(device),
+            allowed=None if mask is None else pack_bits(mask)[None].to(device),
+        )
+        chosen = int(token[0])
+        if chosen < 0:
+            raise draw.dead_end()
+        return chosen
 
 
 def load_model(

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.kernels import sampling as kernels
-from dsv4agent.engine.kernels.sampling import sample, sample_reference, signed
+from dsv4agent.engine.kernels.sampling import pack_bits, sample, sample_reference, signed
 from dsv4agent.engine.ops.lists import integers
 
 
@@ -39,6 +39,7 @@ def test_masks(generator: torch.Generator, vocabulary: int) -> None:
     allowed[1] = False
     allowed[1, 31] = True
     words = bitmask(allowed)
+    assert torch.equal(torch.stack([pack_bits(row) for row in allowed]), words)
     tokens = sample(*arguments, allowed=words)
     assert torch.equal(tokens, sample_reference(*arguments, allowed=words))
     assert bool(allowed.gather(1, tokens.long().unsqueeze(1)).all())
@@ -82,6 +83,7 @@ def test_nucleus_with_mask(generator: torch.Generator) -> None:
     arguments = rows(generator, 6, 300)
     allowed = torch.rand(6, 300, generator=generator, device=generator.device) < 0.3
     words = bitmask(allowed)
+    assert torch.equal(torch.stack([pack_bits(row) for row in allowed]), words)
     top_p = torch.full((6,), 0.6, dtype=torch.float64, device=generator.device)
     found = sample(*arguments, top_p=top_p, allowed=words)
     assert torch.equal(found, sample_reference(*arguments, top_p=top_p, allowed=words))

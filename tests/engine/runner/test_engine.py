@@ -11,6 +11,7 @@ import torch
 
 from dsv4agent.engine import Engine, SamplingParams
 from dsv4agent.engine.errors import (
+    ConstraintDeadEnd,
     ContextOverflow,
     KernelsUnavailable,
     MissingTensor,
@@ -18,6 +19,7 @@ from dsv4agent.engine.errors import (
     ReferenceOnly,
 )
 from dsv4agent.engine.runner.model import RunnerModel
+from dsv4agent.engine.sampling import Draw, sample
 from dsv4agent.engine.weights.loader import Checkpoint
 from dsv4agent.engine.weights.synthetic import write_random_checkpoint
 from tests.engine.runner.measures import same, tokens
@@ -81,6 +83,24 @@ async def test_sequences_decode_together(engine: Engine) -> None:
         group.start_soon(generate, 1)
     assert engine.model.runner.decoded[2] > before
     assert [(said[0][0],), (said[1][0],)] == alone and len(said[0]) == len(said[1]) == 3
+
+
+def test_draws_are_those_of_the_host(engine: Engine) -> None:
+    logits = engine.logits(tokens(9, 2))[1].to(engine.device)
+    allowed = torch.rand(96, generator=torch.Generator().manual_seed(1)) < 0.2
+    for position, params in enumerate(
+        (
+            SamplingParams(temperature=0.0),
+            SamplingParams(temperature=1.0),
+            SamplingParams(temperature=0.7, top_p=0.8),
+        )
+    ):
+        for mask in (None, allowed, [3, 50, 95]):
+            draw = Draw(2**63 + 5, position, mask)
+            expected = sample(logits, params, seed=draw.seed, position=position, allowed=mask)
+            assert engine.model.choose(logits, params, draw) == expected
+    with pytest.raises(ConstraintDeadEnd, match="position 7"):
+        engine.model.choose(logits, SamplingParams(), Draw(1, 7, []))
 
 
 def test_cuts_give_the_same_logits(engine: Engine) -> None:
