@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from examples.train_mini.closed_loop import EDITOR, Ending, Limits, Outcome
+from examples.train_mini.repetition import EditHistory
 from examples.train_mini.world_pool import Task
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ async def _run_one(agent: Agent[None], task: Task, folder: Path, seed: int) -> O
     workspace.mkdir()
     write(repository, workspace)
     edits: list[int] = []
+    history = EditHistory()
     steps, stop = 0, StopReason.ERROR
     async with agent.session(workspace, seed=seed) as session:
         async for event in session.run(text):
@@ -59,6 +62,7 @@ async def _run_one(agent: Agent[None], task: Task, folder: Path, seed: int) -> O
                 and '"view"' not in event.arguments
             ):
                 edits.append(event.step)
+                history.add(json.loads(event.arguments))
             elif isinstance(event, RunFinished):
                 steps, stop = event.steps, event.stop_reason
         command = ["python", "-m", "pytest", "-q"]
@@ -81,6 +85,7 @@ async def _run_one(agent: Agent[None], task: Task, folder: Path, seed: int) -> O
         tries,
         tokens,
         green and untouched and tries == 1,
+        history.repeats,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from dsv4agent.encoding import StreamParser, Tokenizer, encode_tokens
 from examples.train_mini.diagnosis import diagnosis
 from examples.train_mini.packing import StoredDocument
+from examples.train_mini.repetition import EditHistory
 
 REVISION = "v4-preview"
 THINKING_MODE = "chat"
@@ -31,6 +32,10 @@ class World(Protocol):
     @property
     def family(self) -> str:
         """The kind of bug."""
+        ...
+
+    def bug_lines(self) -> tuple[str, str]:
+        """Return the line with the bug as it was found, and the right line."""
         ...
 
     def opening(self) -> list[Message]:
@@ -68,6 +73,7 @@ class Ending(StrEnum):
     UNFINISHED_TURN = "unfinished_turn"
     STEPS = "steps"
     CONTEXT = "context"
+    STOPPED = "stopped"
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ class Outcome:
         ending: `done` if the model ended by itself with a green suite, else why it went no further.
         steps: Assistant turns.
         tries: Turns with an edit.
+        repeats: How often the most repeated edit, undos left out, was made again with the same arguments.
     """
 
     name: str
@@ -98,6 +105,18 @@ class Outcome:
     tries: int
     tokens: int
     first_try: bool
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A run as text, with the line of its bug as it was found and as it should be."""
+
+    name: str
+    family: str
+    bug_line: str
+    good_line: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,7 @@ class RepairRun:
         self._pieces = [_Piece(self._encode(self.messages, None), 1)]
         self.steps = self.tries = 0
         self._first_try = False
+        self._edits = EditHistory()
         self._ending: Ending | None = None
 
     @property
@@ -171,6 +191,17 @@ class RepairRun:
         self._pieces.append(_Piece(ids, 1))
         return Reply(ids)
 
+    def stop(self) -> Outcome:
+        """End the run before its next turn."""
+        return self._finish(Ending.STOPPED)
+
+    def transcript(self) -> Transcript:
+        """Return the run so far as text, control tokens included."""
+        ids = [token for piece in self._pieces for token in piece.ids]
+        return Transcript(
+            self.world.name, self.world.family, *self.world.bug_lines(), self.tokenizer.decode(ids)
+        )
+
     def relabelled(self, limit: int) -> StoredDocument | None:
         """Return this run as a training document that ends with the right fix, or None if it cannot.
 
@@ -189,7 +220,7 @@ class RepairRun:
             # The results of the last turn were never appended.
             last = max(i for i, message in enumerate(self.messages) if message["role"] == "assistant") + 1
             pieces.append(_Piece(self._encode(self.messages[last:], self.messages[:last]), 1))
-        else:
+        elif self._ending is not Ending.STOPPED:
             # The last turn ended the run; the fix takes its place.
             pieces.pop()
         history = list(self.messages)
@@ -222,7 +253,9 @@ class RepairRun:
         edited = False
         for call in message["tool_calls"]:
             name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
-            edited |= name == EDITOR and arguments.get("command") != "view"
+            if name == EDITOR and arguments.get("command") != "view":
+                edited = True
+                self._edits.add(arguments)
             yield {"role": "tool", "tool_call_id": call["id"], "content": self.world.call(name, arguments)}
         if edited:
             self.tries += 1
@@ -237,20 +270,21 @@ class RepairRun:
         return list(prompt.ids)
 
     def _end(self, ending: Ending) -> Reply:
+        return Reply([], self._finish(ending))
+
+    def _finish(self, ending: Ending) -> Outcome:
         self._ending = ending
         solved = self.world.solved() and self.world.tests_untouched()
-        return Reply(
-            [],
-            Outcome(
-                self.world.name,
-                self.world.family,
-                solved,
-                ending,
-                self.steps,
-                self.tries,
-                self.length,
-                self._first_try and solved,
-            ),
+        return Outcome(
+            self.world.name,
+            self.world.family,
+            solved,
+            ending,
+            self.steps,
+            self.tries,
+            self.length,
+            self._first_try and solved,
+            self._edits.repeats,
         )
 
 

@@ -128,7 +128,8 @@ class BatchDecoder:
                 self._step(self._graph_ids, bound)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # In this mode other threads, such as one that watches collectives, may use the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._graph_logits[bound] = self._step(self._graph_ids, bound)
         self._graphs[bound] = graph
 

@@ -13,13 +13,23 @@ _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 def diagnosis(old: str, new: str) -> str:
     """Return e.g. "Change `x < limit` to `x <= limit`.": what differs, with one word or sign on each side."""
+    return change(*smallest_change(old, new))
+
+
+def change(old: str, new: str) -> str:
+    """Return the sentence that announces a change of `old` into `new`."""
+    return f"Change `{old}` to `{new}`."
+
+
+def smallest_change(old: str, new: str) -> tuple[str, str]:
+    """Return the parts of two texts that differ, with one word or sign on each side."""
     before, after = _TOKEN.findall(old), _TOKEN.findall(new)
     start = _common(before, after)
     end = _common(before[start:][::-1], after[start:][::-1])
     first = _step(before, start, -1)
     a = "".join(before[first : _step(before, len(before) - end, 1)])
     b = "".join(after[first : _step(after, len(after) - end, 1)])
-    return f"Change `{a.strip()}` to `{b.strip()}`."
+    return a.strip(), b.strip()
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

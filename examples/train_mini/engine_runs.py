@@ -11,7 +11,14 @@ from pathlib import Path
 from dsv4agent.encoding import Tokenizer
 from dsv4agent.encoding.grammar import ToolCallGrammar
 from dsv4agent.engine import Engine, SamplingParams
-from examples.train_mini.closed_loop import REVISION, THINKING_MODE, Limits, Outcome, RepairRun
+from examples.train_mini.closed_loop import (
+    REVISION,
+    THINKING_MODE,
+    Limits,
+    Outcome,
+    RepairRun,
+    Transcript,
+)
 from examples.train_mini.documents import tool_schemas
 from examples.train_mini.world_pool import Task
 from examples.train_mini.worlds import world
@@ -28,7 +35,7 @@ class _Worker:
     limits: Limits
     seed: int
 
-    def run(self, task: Task) -> Outcome:
+    def run(self, task: Task) -> tuple[Outcome, Transcript]:
         """Repair one repository."""
         run = RepairRun(world(task.collection, task.index), self.tokenizer, self.limits)
         sequence = self.engine.open(run.prompt)
@@ -45,7 +52,7 @@ class _Worker:
                     turn += step.tokens
                 reply = run.advance(turn)
                 if reply.outcome is not None:
-                    return reply.outcome
+                    return reply.outcome, run.transcript()
                 sequence.append(reply.ids)
         finally:
             sequence.close()
@@ -55,14 +62,26 @@ _worker: _Worker | None = None
 
 
 def run_with_engine(
-    model: Path, tasks: Sequence[Task], temperature: float, limits: Limits, *, seed: int = 0, workers: int = 2
+    model: Path,
+    tasks: Sequence[Task],
+    temperature: float,
+    limits: Limits,
+    *,
+    seed: int = 0,
+    workers: int = 2,
+    transcripts: list[Transcript] | None = None,
 ) -> list[Outcome]:
-    """Repair all tasks and return their outcomes in order; prints progress to standard error."""
+    """Repair all tasks and return their outcomes in order; prints progress to standard error.
+
+    The texts of unsolved runs are appended to `transcripts`.
+    """
     outcomes: list[Outcome] = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start, (model, temperature, limits, seed)) as pool:
-        for outcome in pool.imap(_run, tasks):
+        for outcome, transcript in pool.imap(_run, tasks):
             outcomes.append(outcome)
+            if transcripts is not None and not outcome.solved:
+                transcripts.append(transcript)
             solved = sum(done.solved for done in outcomes)
             print(
                 f"{len(outcomes)}/{len(tasks)} runs, {solved} solved; {outcome.name} {outcome.family}: "
@@ -84,6 +103,6 @@ def _start(model: Path, temperature: float, limits: Limits, seed: int) -> None:
     _worker = _Worker(engine, tokenizer, grammar, temperature, limits, seed)
 
 
-def _run(task: Task) -> Outcome:
+def _run(task: Task) -> tuple[Outcome, Transcript]:
     assert _worker is not None
     return _worker.run(task)

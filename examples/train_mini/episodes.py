@@ -10,6 +10,7 @@ from typing import Final
 from dsv4agent.encoding import Tokenizer
 from examples.train_mini.documents import CachingTokenizer, Document, DocumentEncoder
 from examples.train_mini.library import library_sources
+from examples.train_mini.limits import DOCUMENT_TOKENS
 from examples.train_mini.mix import draw_pool
 from examples.train_mini.repository import make_repository
 from examples.train_mini.teacher import Episode, Unteachable, teach
@@ -19,7 +20,7 @@ CODE_SHARE: Final = 0.08
 """Share of documents that are plain source text."""
 SYSTEM_SHARE: Final = 0.45
 """Share of episodes that begin with the system prompt, as real sessions do."""
-MAX_TOKENS: Final = 4096
+MAX_TOKENS: Final = DOCUMENT_TOKENS
 
 
 def make_episode(rng: Random, pool: str | None = None) -> Episode:

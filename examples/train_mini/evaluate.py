@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from examples.train_mini.agent_runs import run_with_agent
-from examples.train_mini.closed_loop import Limits, Outcome
+from examples.train_mini.closed_loop import Limits, Outcome, Transcript
 from examples.train_mini.engine_runs import run_with_engine
 from examples.train_mini.export import load_model
+from examples.train_mini.repetition import STUCK
 from examples.train_mini.rollout import (
     WORLDS,
     Rollout,
@@ -55,7 +56,8 @@ class Result:
         families: dict[str, list[bool]] = defaultdict(list)
         for outcome in self.outcomes:
             families[outcome.family].append(outcome.solved)
-        failures = Counter(outcome.ending.value for outcome in self.outcomes if not outcome.solved)
+        unsolved = [outcome for outcome in self.outcomes if not outcome.solved]
+        failures = Counter(outcome.ending.value for outcome in unsolved)
         count = max(1, len(self.outcomes))
         return {
             "set": self.collection,
@@ -69,6 +71,7 @@ class Result:
             "mean_tokens": round(sum(outcome.tokens for outcome in self.outcomes) / count),
             "families": {name: [sum(solved), len(solved)] for name, solved in sorted(families.items())},
             "failures": dict(sorted(failures.items())),
+            "stuck": sum(outcome.repeats >= STUCK for outcome in unsolved),
             "seconds": round(self.seconds, 1),
         }
 
@@ -111,7 +114,21 @@ def tables(results: Sequence[Result]) -> str:
         lines += ["", f"{'not solved because':24}" + "".join(f"{label:>18}" for label in labels)]
     for ending in endings:
         lines.append(f"{ending:24}" + "".join(f"{s['failures'].get(ending, 0):>18}" for s in summaries))
+    if endings:
+        lines.append(
+            f"{f'same edit {STUCK}+ times more':24}" + "".join(f"{s['stuck']:>18}" for s in summaries)
+        )
     return "\n".join(lines)
+
+
+def save_transcripts(path: Path | None, temperature: float, transcripts: Sequence[Transcript]) -> None:
+    """Append transcripts to a file, if there is one, as one JSON object a line."""
+    if path is None:
+        return
+    with path.open("a", encoding="utf-8") as file:
+        for transcript in transcripts:
+            fields = {"temperature": temperature, **dataclasses.asdict(transcript)}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -135,7 +152,12 @@ def main() -> None:
     parser.add_argument("--worlds", default=WORLDS, help="package.module:function that makes worlds")
     parser.add_argument("--agent", action="store_true", help="the real agent loop, tools and sandbox")
     parser.add_argument("--json", type=Path, help="file for all outcomes")
+    parser.add_argument("--transcripts", type=Path, help="file for the texts of unsolved runs, as JSON lines")
     arguments = parser.parse_args()
+    if arguments.transcripts and arguments.agent:
+        parser.error("--transcripts is for runs in the process; sessions of --agent keep their own")
+    if arguments.transcripts:
+        arguments.transcripts.write_text("", encoding="utf-8")
     temperatures = [0.0] if arguments.greedy else []
     if arguments.temperature is not None:
         temperatures.append(arguments.temperature)
@@ -151,14 +173,18 @@ def main() -> None:
     elif choose_device(arguments.device) == "cpu":
 
         def with_engine(tasks: Sequence[Task], temperature: float) -> list[Outcome]:
-            return run_with_engine(
+            unsolved: list[Transcript] = []
+            outcomes = run_with_engine(
                 arguments.model,
                 tasks,
                 temperature,
                 limits,
                 seed=arguments.seed,
                 workers=len(os.sched_getaffinity(0)),
+                transcripts=unsolved,
             )
+            save_transcripts(arguments.transcripts, temperature, unsolved)
+            return outcomes
 
         results = evaluate(with_engine, sets, arguments.n, temperatures)
     else:
@@ -185,7 +211,10 @@ def evaluate_batched(
         rollout = Rollout(model, pool, batch=batch, limits=limits)
 
         def runner(tasks: Sequence[Task], temperature: float) -> list[Outcome]:
-            return rollout.run(tasks, Sampling(temperature, arguments.seed))
+            unsolved: list[Transcript] = []
+            outcomes = rollout.run(tasks, Sampling(temperature, arguments.seed), transcripts=unsolved)
+            save_transcripts(arguments.transcripts, temperature, unsolved)
+            return outcomes
 
         return evaluate(runner, sets, arguments.n, temperatures)
 

@@ -6,5 +6,7 @@ CONTEXT: Final = 8192
 """Tokens of a whole session."""
 MAX_STEPS: Final = 20
 """Assistant turns of one run."""
+DOCUMENT_TOKENS: Final = 6144
+"""Tokens of one training document at most."""
 COMMAND_SECONDS: Final = 20
 """Seconds after which a command is stopped: a wrong edit may loop for ever."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-MIX: Final = {"library": 0.32, "program": 0.18, "known": 0.50}
+MIX: Final = {"library": 0.27, "program": 0.13, "known": 0.60}
 """Shares of the pools among episodes."""
 
 

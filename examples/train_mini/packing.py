@@ -26,10 +26,14 @@ from numpy.typing import NDArray
 
 ALIGNMENT = 128
 PAD = 2
-FEEDER_BYTES = 8 << 30
-"""Address space of one feeder process."""
+CHILD_BYTES = 8 << 30
+"""Address space of a process that runs code with bugs: one may make a function grow without end."""
 WAITING = 64
 """Documents a packer chooses from when it fills a row."""
+LOOK_EVERY = 8
+"""Documents between a feeder's looks at the file of further ones."""
+KEPT_ROWS = 96
+"""Waiting rows kept when further documents come: about a second's worth, until the first new ones."""
 
 
 class DocumentLike(Protocol):
@@ -166,13 +170,48 @@ def load_documents(path: Path) -> list[StoredDocument]:
     return [StoredDocument(i, w) for i, w in zip(ids, weight, strict=True) if len(i)]
 
 
+class ExtraDocuments:
+    """Documents of a file, and those of another one that may come, and be replaced, while they are used.
+
+    The second file must be written whole under another name and then renamed.
+    """
+
+    def __init__(self, fixed: Path | None, watched: Path | None) -> None:
+        self._fixed = load_documents(fixed) if fixed else []
+        self._watched = watched
+        self._version: tuple[int, int] | None = None
+        self._all: Sequence[DocumentLike] = self._fixed
+        self._calls = 0
+
+    def __call__(self) -> Sequence[DocumentLike]:
+        """Return the documents as of the last look at the file; look again every few calls."""
+        if self._watched is not None and self._calls % LOOK_EVERY == 0:
+            self._look(self._watched)
+        self._calls += 1
+        return self._all
+
+    def _look(self, path: Path) -> None:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return
+        version = (status.st_ino, status.st_mtime_ns)
+        if version != self._version:
+            self._all = [*self._fixed, *load_documents(path)]
+            self._version = version
+
+
 def mixed(
-    source: Iterator[DocumentLike], extra: Sequence[DocumentLike], share: float, rng: random.Random
+    source: Iterator[DocumentLike],
+    extra: Callable[[], Sequence[DocumentLike]],
+    share: float,
+    rng: random.Random,
 ) -> Iterator[DocumentLike]:
-    """Yield from `source`, replacing a `share` of documents by random ones of `extra`."""
+    """Yield from `source`, replacing a `share` of documents by random ones of those that `extra` returns."""
     while True:
-        if extra and rng.random() < share:
-            yield rng.choice(extra)
+        further = extra()
+        if further and rng.random() < share:
+            yield rng.choice(further)
         else:
             document = next(source, None)
             if document is None:
@@ -192,6 +231,9 @@ class RowStream:
     Fresh rows are used once each as they come, in order. When there are not enough, random rows of the pool
     (the most recent `pool_rows`) fill the batch. `received` counts rows that came, `fresh` and `replayed`
     rows handed out.
+
+    Feeders replace `extra_share` of their documents by those of the file `extra` and by further ones, which
+    reach them while they run through the file `further`; what is there at the start counts as well.
     """
 
     def __init__(
@@ -203,6 +245,7 @@ class RowStream:
         seed: int,
         extra: Path | None = None,
         extra_share: float = 0.1,
+        further: Path | None = None,
         pool_rows: int = 40000,
         backlog: int = 2000,
         log: Path | None = None,
@@ -213,8 +256,12 @@ class RowStream:
         self.backlog = backlog
         self._rng = random.Random(seed)
         self._arrival = threading.Condition()
-        self._closed = False
+        self._closed = self._held = False
         self._alive = workers
+        self._further_file = further
+        self._further: list[DocumentLike] = []
+        if further is not None and further.exists():
+            self._further += load_documents(further)
         command = [
             sys.executable,
             "-m",
@@ -224,8 +271,10 @@ class RowStream:
             "--length",
             str(length),
         ]
-        if extra is not None:
-            command += ["--extra", str(extra), "--extra-share", str(extra_share)]
+        command += ["--extra-share", str(extra_share)]
+        for option, path in (("--extra", extra), ("--further", further)):
+            if path is not None:
+                command += [option, str(path)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment["CUDA_VISIBLE_DEVICES"] = ""
         self._log = log.open("ab") if log else None
@@ -270,6 +319,31 @@ class RowStream:
             taken += [self._pool[self._rng.randrange(len(self._pool))] for _ in range(rows - len(taken))]
         return Rows.stack(taken)
 
+    def hold(self, held: bool) -> None:
+        """Take in no rows, so that the feeders stop before long and leave their cores to others, or go on."""
+        with self._arrival:
+            self._held = held
+            self._arrival.notify_all()
+
+    def add_documents(self, documents: Sequence[DocumentLike]) -> None:
+        """Let the feeders mix in further documents, with those given before, from now on.
+
+        Rows packed before would delay them by the whole backlog, so all but a few leave the queue; they stay
+        in the pool for replay. Raises `OSError` if the file cannot be written and `ValueError` if the stream
+        has none.
+        """
+        if self._further_file is None:
+            raise ValueError("The stream has no file for further documents; make it with `further`.")
+        together = [*self._further, *documents]
+        partial = self._further_file.with_suffix(".partial.npz")
+        save_documents(partial, together)
+        os.replace(partial, self._further_file)
+        self._further = together
+        with self._arrival:
+            while len(self._waiting) > KEPT_ROWS:
+                self._waiting.popleft()
+            self._arrival.notify_all()
+
     def close(self) -> None:
         """End the feeders."""
         with self._arrival:
@@ -310,7 +384,9 @@ class RowStream:
     def _add(self, row: Rows) -> None:
         with self._arrival:
             # A full backlog stops the reading, and the full pipes then stop the feeders.
-            self._arrival.wait_for(lambda: len(self._waiting) < self.backlog or self._closed)
+            self._arrival.wait_for(
+                lambda: (len(self._waiting) < self.backlog and not self._held) or self._closed
+            )
             self._pool.append(row)
             self._waiting.append(row)
             self.received += 1
@@ -324,15 +400,16 @@ def main() -> None:
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--extra", type=Path)
+    parser.add_argument("--further", type=Path, help="file of documents that may come later and change")
     parser.add_argument("--extra-share", type=float, default=0.1)
     arguments = parser.parse_args()
-    # A bug may make a function grow without end; it must fail and not take the machine with it.
-    resource.setrlimit(resource.RLIMIT_AS, (FEEDER_BYTES, FEEDER_BYTES))
+    # What grows without end must fail and not take the machine with it.
+    resource.setrlimit(resource.RLIMIT_AS, (CHILD_BYTES, CHILD_BYTES))
     # Whatever the document source prints must not reach the pipe of rows.
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     rng = random.Random(arguments.seed)
-    extra = load_documents(arguments.extra) if arguments.extra else []
+    extra = ExtraDocuments(arguments.extra, arguments.further)
     documents = mixed(resolve_source(arguments.source)(arguments.seed), extra, arguments.extra_share, rng)
     try:
         for row in packed_rows(documents, arguments.length, rng):

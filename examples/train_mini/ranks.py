@@ -7,7 +7,7 @@ masters stay equal on all ranks. Rank 0 owns the clock, the log and the files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -50,6 +50,14 @@ class Ranks:
         word = torch.tensor([value], dtype=torch.float64)
         cast(Any, distributed).broadcast(word, 0)
         return float(word.item())
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Return the sum of each value over the ranks, on every rank; waits until all have come here."""
+        if self.size == 1:
+            return list(values)
+        words = torch.tensor(list(values), dtype=torch.float64)
+        cast(Any, distributed).all_reduce(words)
+        return [float(word) for word in words]
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks, in place."""

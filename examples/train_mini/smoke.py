@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from typing import Any, cast
 
 import torch
 
 from examples.train_mini import sinkhorn as sinkhorn_ops
 from examples.train_mini.closed_loop import Limits
+from examples.train_mini.collection import Collector
 from examples.train_mini.decoding import BatchDecoder
 from examples.train_mini.export import export, load_model
 from examples.train_mini.packing import RowStream
@@ -36,6 +38,8 @@ from examples.train_mini.world_pool import Task, WorldPool
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden_model" / "data"
 STEPS = 60
+LEFT_BYTES = 1 << 29
+"""What a collection may leave allocated: workspaces of the libraries, but no cache of the decoder."""
 
 
 class CheckFailed(AssertionError):
@@ -85,6 +89,7 @@ def _check_training(report: _Report, folder: Path, arguments: argparse.Namespace
         workers=arguments.workers,
         length=arguments.row_length,
         seed=arguments.seed,
+        further=arguments.out / "smoke_collected.npz",
         log=arguments.out / "feeders.log",
     )
     try:
@@ -95,6 +100,7 @@ def _check_training(report: _Report, folder: Path, arguments: argparse.Namespace
         report.check("compilation", lambda: _compile(trainer, arguments))
         report.check("rows", lambda: _rows(stream, arguments))
         report.check("training", lambda: _train(trainer, stream, arguments))
+        report.check("collection", lambda: _collection(trainer, stream, arguments))
         report.check("time split", lambda: _split(trainer, stream, arguments))
         report.check("checkpoint", lambda: _checkpoint(trainer, arguments))
         report.check("export", lambda: _export(trainer, folder, arguments))
@@ -197,6 +203,37 @@ def _train(trainer: Trainer, stream: RowStream, arguments: argparse.Namespace) -
         raise CheckFailed(f"the loss does not fall: {shown}")
     used = stream.fresh + stream.replayed
     return f"{speed:,.0f} tok/s, loss {shown}, {stream.replayed} of {used} rows replayed"
+
+
+def _collection(trainer: Trainer, stream: RowStream, arguments: argparse.Namespace) -> str:
+    """Collect once, then train on: nothing may be compiled again, and the decoder's memory must be free."""
+    runs = 64 if trainer.device.type == "cuda" else 2
+    few = {"collect_at": (0.0,), "collect_runs": runs, "collect_seconds": 20.0}
+    collector = Collector(argparse.Namespace(**{**vars(arguments), **few}), trainer, stream)
+    allocated, graphs = _allocated(trainer), _compiled_graphs()
+    collector.prepare(0.0)
+    report = collector.collect(0.0)
+    left = _allocated(trainer) - allocated
+    begin = time.monotonic()
+    loss = float(trainer.step(stream.batch(arguments.rows), 1.0, sparse=False).assistant)
+    seconds = time.monotonic() - begin
+    if report.failed:
+        raise CheckFailed(str(report))
+    if left > LEFT_BYTES:
+        raise CheckFailed(f"{left / 2**20:.0f} MiB are still allocated")
+    if _compiled_graphs() != graphs:
+        raise CheckFailed("the next step was compiled again")
+    return f"{report}; {left / 2**20:.0f} MiB left, next step {1000 * seconds:.0f} ms, loss {loss:.2f}"
+
+
+def _allocated(trainer: Trainer) -> int:
+    return torch.cuda.memory_allocated() if trainer.device.type == "cuda" else 0
+
+
+def _compiled_graphs() -> int:
+    import torch._dynamo.utils as dynamo
+
+    return cast(Any, dynamo).counters["stats"]["unique_graphs"]
 
 
 def _split(trainer: Trainer, stream: RowStream, arguments: argparse.Namespace) -> str:

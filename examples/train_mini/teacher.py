@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from examples.train_mini.diagnosis import diagnosis
+from examples.train_mini.diagnosis import change, diagnosis, smallest_change
 from examples.train_mini.environment import Environment
+from examples.train_mini.limits import DOCUMENT_TOKENS, MAX_STEPS
 from examples.train_mini.mutations import Mutant, mutants
 from examples.train_mini.pytest_text import Failure, UnsafeSource, run_tests
 from examples.train_mini.repository import Repository
@@ -22,7 +23,26 @@ LONG_FILE = 120
 """Files with more lines are viewed in part."""
 ON_THE_LINE = 0.35
 """Share of wrong tries on the line of the bug: with more, a failed try would point at its own line."""
+TRIES = (40, 15, 11, 9, 7, 5, 4, 3, 2, 1.5, 1, 0.8, 0.6, 0.4)
+"""Weights of 0, 1, 2, ... wrong tries before the fix. A run of 20 steps has room for about 15: a model that
+has seen only short runs repeats itself in long ones.
+"""
+REPEATED = 0.25
+"""Share of wrong tries that are made again. A model that fails makes its favourite edit over and over: what
+is trained after such repeats is that a try which failed is not the answer.
+"""
+UNCHANGED = 0.12
+"""Share of episodes with an edit that changes nothing, the other way in which a model stands still."""
+MOST_REPEATS = 3
 
+_CLOSING_TURNS = 3
+"""Turns kept free: a slip of the fix, the fix, the final sentence."""
+_FRAME_TOKENS = 1000
+"""Tokens kept free: the system prompt, the task, the final sentence."""
+_CALL_TOKENS = 40
+"""Tokens of the markup of a call and its result."""
+_TOKEN_LETTERS = 3.8
+"""Letters of a token, on average."""
 _NOT_UNDER_TEST = frozenset(
     (
         "approx raises fail parametrize len sorted list set dict tuple str int float sum abs min max repr "
@@ -57,6 +77,10 @@ class Episode:
     task: str
     turns: list[Turn] = field(default_factory=list[Turn])
     wrong_tries: int = 0
+    repeats: int = 0
+    """Wrong tries that were made again, not counted in `wrong_tries`."""
+    unchanged: int = 0
+    """Edits that change nothing."""
     exact: bool = True
 
 
@@ -97,7 +121,8 @@ def teach(
         repository: What to repair.
         rng: Source of all choices.
         wrong_tries: Number of wrong tries before the right one; drawn if None.
-        slips: Whether failing commands and edits may be mixed in.
+        slips: Whether failing commands and edits, repeated tries and edits that change nothing may be mixed
+            in.
 
     Raises:
         Unteachable: See there.
@@ -106,7 +131,7 @@ def teach(
 
 
 def _draw_tries(rng: Random) -> int:
-    return rng.choices(range(9), (44, 17, 12, 9, 7, 5, 3, 2, 1))[0]
+    return rng.choices(range(len(TRIES)), TRIES)[0]
 
 
 class _Lesson:
@@ -122,6 +147,10 @@ class _Lesson:
         self.tried: set[tuple[int, str]] = {(self.bug.line, self.bug.good_line)}
         self.applied: tuple[int, str] | None = None
         """The wrong edit now in the file: (line, text before it)."""
+        self.spare = 0
+        """Turns kept free for an edit that changes nothing."""
+        self.tokens = float(_FRAME_TOKENS)
+        """About how long the document is."""
 
     def run(self, tries: int) -> Episode:
         if self.slips and self.rng.random() < 0.03:
@@ -131,9 +160,14 @@ class _Lesson:
         if run is None or run.exit_code != 1:
             raise Unteachable("the first test run does not fail")
         self._locate(run.failures[0])
+        if self.slips and self.rng.random() < UNCHANGED:
+            self.spare = 1
         for _ in range(tries):
-            if not self._wrong_try():
+            if not self._has_room() or not self._wrong_try():
                 break
+        if self.spare:
+            self.spare = 0
+            self._unchanged_try()
         self._right_fix()
         run = self.environment.last_run
         if run is None or run.exit_code != 0:
@@ -150,6 +184,15 @@ class _Lesson:
 
     def _turn(self, *calls: Call, content: str = "") -> None:
         self.episode.turns.append(Turn(calls, content))
+        self.tokens += _about_tokens(self.episode.turns[-1])
+
+    def _has_room(self) -> bool:
+        """Whether another try and what must follow it, all as long as the last turn, fit the limits."""
+        turns = self.episode.turns
+        return (
+            len(turns) + 1 + self.spare + _CLOSING_TURNS <= MAX_STEPS
+            and self.tokens + (2 + self.spare) * _about_tokens(turns[-1]) <= DOCUMENT_TOKENS
+        )
 
     def _tests(self) -> Call:
         return self._call("bash", {"command": TEST_COMMAND})
@@ -286,30 +329,81 @@ class _Lesson:
         mutant = self._choose_wrong()
         if mutant is None:
             return False
+        self._make_wrong(mutant)
+        self.tried.add((mutant.line + 1, mutant.new_line))
+        self.episode.wrong_tries += 1
+        for _ in range(self._draw_repeats(REPEATED)):
+            if not self._has_room():
+                break
+            self._make_wrong(mutant)
+            self.episode.repeats += 1
+        return True
+
+    def _draw_repeats(self, share: float) -> int:
+        """Draw how often an edit is made again: not at all but for a share of the draws."""
+        return self.rng.randint(1, MOST_REPEATS) if self.slips and self.rng.random() < share else 0
+
+    def _make_wrong(self, mutant: Mutant) -> None:
         line = mutant.line + 1
         calls = self._undo()
         current = self._text().split("\n")[mutant.line]
         calls.append(self._edit(line, mutant.new_line, trained=False))
         calls.append(self._tests())
+        self._require_failure()
+        self._turn(*calls, content=diagnosis(current, mutant.new_line))
+        self.applied = (line, current)
+
+    def _unchanged_try(self) -> None:
+        """Announce a change, then make an edit whose new text is the old one, perhaps more than once.
+
+        The line is that of the bug or of another candidate; what is said is the right change, that of a
+        candidate, or as empty as the edit.
+        """
+        calls = self._undo()
+        candidates = self._candidates()
+        lines = self._text().split("\n")
+        here = [m for m in candidates if m.line + 1 == self.bug.line]
+        others = [m for m in candidates if m.line + 1 != self.bug.line]
+        old, new = lines[self.bug.line - 1], self.bug.good_line
+        line = self.bug.line
+        if others and self.rng.random() < 0.4:
+            chosen = self.rng.choice(others)
+            line, old, new = chosen.line + 1, chosen.old_line, chosen.new_line
+        elif here and self.rng.random() < 0.4:
+            new = self.rng.choice(here).new_line
+        part, changed = smallest_change(old, new)
+        said = change(part, part if self.rng.random() < 0.3 else changed)
+        args = edit_arguments(self._text(), self.bug.path, line, old)
+        for _ in range(1 + self._draw_repeats(0.4)):
+            if self.episode.unchanged and not self._has_room():
+                break
+            call = self._call("str_replace_editor", args, trained=False)
+            if not call.result.startswith("no_change"):
+                raise Unteachable("an edit without a change went through")
+            self._turn(*calls, call, self._tests(), content=said)
+            self._require_failure()
+            calls = []
+            self.episode.unchanged += 1
+
+    def _require_failure(self) -> None:
         run = self.environment.last_run
         if run is None or run.exit_code not in (1, 2) or not run.exact:
             raise Unteachable("a wrong try passes or cannot be told exactly")
-        self._turn(*calls, content=diagnosis(current, mutant.new_line))
-        self.applied = (line, current)
-        self.tried.add((line, mutant.new_line))
-        self.episode.wrong_tries += 1
-        return True
+
+    def _candidates(self) -> list[Mutant]:
+        """Return the untried one-line changes of the definition with the bug, by their lines in the file."""
+        start, unit = _unit_at(self.repository.files[self.bug.path], self.bug.line)
+        return [
+            Mutant(m.family, m.line + start, m.old_line, m.new_line)
+            for m in mutants(unit)
+            if (m.line + start + 1, m.new_line) not in self.tried
+        ]
 
     def _choose_wrong(self) -> Mutant | None:
         """Draw a plausible wrong change of the buggy function that the tests refuse."""
         files = dict(self.repository.files)
         text = files[self.bug.path]
-        start, unit = _unit_at(text, self.bug.line)
-        options = [
-            Mutant(m.family, m.line + start, m.old_line, m.new_line)
-            for m in mutants(unit)
-            if (m.line + start + 1, m.new_line) not in self.tried
-        ]
+        options = self._candidates()
         here = [m for m in options if m.line + 1 == self.bug.line]
         others = [m for m in options if m.line + 1 != self.bug.line]
         for _ in range(8):
@@ -352,6 +446,11 @@ class _Lesson:
         calls.append(self._call("str_replace_editor", args))
         calls.append(self._tests())
         self._turn(*calls, content=said)
+
+
+def _about_tokens(turn: Turn) -> float:
+    texts = [turn.content, *(text for c in turn.calls for text in (*map(str, c.args.values()), c.result))]
+    return sum(map(len, texts)) / _TOKEN_LETTERS + _CALL_TOKENS * len(turn.calls)
 
 
 def _miscopied(text: str, rng: Random) -> str:

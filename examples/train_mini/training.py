@@ -2,9 +2,9 @@
 
 The schedule follows the clock, so the run ends on time with an annealed, quantisation-aware model whatever
 the speed. DIR receives `log.txt`, `status.json` (every 10 s), `checkpoint.pt` (fp32 masters and optimizer),
-`feeders-0.log` and `export/` (the official-format checkpoint). SIGTERM ends the run early with a checkpoint
-and an export. On several GPUs of one host, start it by `torchrun --nproc-per-node N -m`; rows and workers
-count for each GPU.
+`feeders-0.log`, `collected-0.npz` (documents of `--collect-at`) and `export/` (the official-format
+checkpoint). SIGTERM ends the run early with a checkpoint and an export. On several GPUs of one host, start it
+by `torchrun --nproc-per-node N -m`; rows, workers and collected runs count for each GPU.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ import numpy as np
 import torch
 
 from examples.train_mini.architecture import MiniConfig
+from examples.train_mini.collection import LEAD, Collector
 from examples.train_mini.export import TOKENIZER, export, load_model
 from examples.train_mini.optimizer import OptimizerConfig
 from examples.train_mini.packing import Rows, RowStream
 from examples.train_mini.ranks import Ranks
+from examples.train_mini.rollout import WORLDS
 from examples.train_mini.trainer import (
     LossWeights,
     Schedule,
@@ -118,11 +120,20 @@ class StopRequest:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train as the command line says."""
+    if any(not 0 <= share < arguments.quantise_from for share in arguments.collect_at):
+        raise ValueError(
+            f"--collect-at {arguments.collect_at} must lie between 0 and --quantise-from "
+            f"{arguments.quantise_from}: runs are made with weights that are not rounded yet."
+        )
     ranks = Ranks()
     status, stop = Status(arguments.out, quiet=not ranks.first), StopRequest()
     stream: RowStream | None = None
+    collector: Collector | None = None
     try:
         use_compile_cache(arguments.cache_dir, arguments.cache_tar)
+        further = arguments.out / f"collected-{ranks.rank}.npz"
+        if not arguments.resume:
+            further.unlink(missing_ok=True)
         stream = RowStream(
             arguments.source,
             workers=arguments.workers,
@@ -130,17 +141,21 @@ def run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed + 7919 * ranks.rank,
             extra=arguments.extra,
             extra_share=arguments.extra_share,
+            further=further if arguments.collect_at else None,
             pool_rows=arguments.pool_rows,
             log=arguments.out / f"feeders-{ranks.rank}.log",
         )
         trainer = make_trainer(arguments, ranks)
-        loop(arguments, trainer, stream, status, stop)
+        collector = Collector(arguments, trainer, stream, lambda: stop.requested)
+        loop(arguments, trainer, stream, collector, status, stop)
     except BaseException:
         sys.stderr.write(f"rank {ranks.rank} failed\n")
         status.say("failed\n" + traceback.format_exc())
         status.close("failed")
         raise
     finally:
+        if collector is not None:
+            collector.close()
         if stream is not None:
             stream.close()
     status.close("done")
@@ -179,7 +194,12 @@ def model_config(tokenizer: Path, overrides: str) -> MiniConfig:
 
 
 def loop(
-    arguments: argparse.Namespace, trainer: Trainer, stream: RowStream, status: Status, stop: StopRequest
+    arguments: argparse.Namespace,
+    trainer: Trainer,
+    stream: RowStream,
+    collector: Collector,
+    status: Status,
+    stop: StopRequest,
 ) -> None:
     """Warm up, train until the time is over or a stop is requested, save and export."""
     schedule = Schedule(arguments.warmup, arguments.anneal_from, 0.02, arguments.quantise_from)
@@ -207,12 +227,21 @@ def loop(
     saved, mark, mark_tokens = begin, begin, tokens
     waited = 0.0
     losses: StepLosses | None = None
+    collector.skip(trainer.ranks.agree(spent / budget))
     while True:
         elapsed = spent + time.monotonic() - begin
         ended = stop.requested or step >= arguments.max_steps
         progress = trainer.ranks.agree(1.0 if ended else elapsed / budget)
         if progress >= 1:
             break
+        if collector.due(progress):
+            paused = time.monotonic()
+            status.update(state="collecting")
+            status.say(f"p {progress:.3f} {collector.collect(progress)}")
+            # The pause counts as time of the schedule, not of the training's speed.
+            mark += time.monotonic() - paused
+            continue
+        collector.prepare(progress + LEAD / budget)
         quantised = progress >= schedule.quantise_from
         if quantised and not trainer.optimizer.quantised:
             status.say("rounding weights to their storage formats; sparse selection on")
@@ -304,6 +333,11 @@ def random_rows(rows: int, length: int, vocabulary: int, seed: int = 0) -> Rows:
     return Rows(ids, rng.integers(0, 3, (rows, length)).astype(np.uint8), start)
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas, none from an empty text."""
+    return tuple(float(part) for part in text.split(",") if part)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     result = argparse.ArgumentParser(
@@ -312,12 +346,16 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--minutes", type=float, default=17.0, help="wall-clock time of this process, start-up included")
     add("--out", type=Path, default=Path("build/train_mini"))
-    add("--rows", type=int, default=18, help="rows in a batch")
-    add("--row-length", type=int, default=4096)
+    add("--rows", type=int, default=12, help="rows in a batch")
+    add("--row-length", type=int, default=6144)
     add("--workers", type=int, default=max(1, min(14, (os.cpu_count() or 2) - 2)))
     add("--source", default=SOURCE, help="package.module:function that yields documents")
     add("--extra", type=Path, help="further documents, as written by rollout --collect")
-    add("--extra-share", type=float, default=0.15, help="share of documents taken from --extra")
+    add("--extra-share", type=float, default=0.15, help="share of documents that are extra or collected")
+    add("--collect-at", type=shares, default=(), help="shares of the time at which to collect, like 0.3,0.5")
+    add("--collect-runs", type=int, default=768, help="repairs of a collection on each GPU")
+    add("--collect-seconds", type=float, default=45.0, help="time of a collection, what runs over is ended")
+    add("--collect-worlds", default=WORLDS, help="package.module:function that makes worlds")
     add("--pool-rows", type=int, default=40000, help="recent rows kept for replay")
     add("--resume", type=Path, help="checkpoint.pt to continue")
     add("--init-from", type=Path, help="exported checkpoint whose weights to start from")

@@ -26,6 +26,11 @@ class RepositoryWorld:
         self.name, self.task, self.repository = name, task, repository
         self.family = repository.bug.family.value
         self._environment = Environment(repository, rng)
+        self._bug_shown = False
+
+    def bug_lines(self) -> tuple[str, str]:
+        """Return the line with the bug as it was found, and the right line."""
+        return self.repository.bug.bad_line, self.repository.bug.good_line
 
     def opening(self) -> list[dict[str, Any]]:
         """Return the system message and the task."""
@@ -34,9 +39,11 @@ class RepositoryWorld:
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Run a call; arguments that do not fit the tool's schema are told as such."""
         try:
-            return self._environment.call(name, arguments)
+            result = self._environment.call(name, arguments)
         except (KeyError, TypeError, ValueError) as error:
             return f"invalid_arguments: {error}"
+        self._bug_shown |= self.repository.bug.bad_line.strip() in result
+        return result
 
     def solved(self) -> bool:
         """Whether all tests pass now."""
@@ -49,8 +56,9 @@ class RepositoryWorld:
     def repair_calls(self) -> list[tuple[str, dict[str, Any]]] | None:
         """Return edits that put back what was changed wrongly, then the fix of the bug, then a test run.
 
-        A fix that already stands is kept. None if nothing is left to do, if files other than the one with the
-        bug were changed, or if the damage is too large.
+        A fix that already stands is kept. None if nothing is left to do, if the line with the bug was never
+        on the screen (nobody could know the fix), if files other than the one with the bug were changed, or
+        if the damage is too large.
         """
         bug, files = self.repository.bug, self._environment.files()
         others = {path: text for path, text in self.repository.files.items() if path != bug.path}
@@ -62,6 +70,8 @@ class RepositoryWorld:
         if bug.good_line in now.split("\n")[bug.line - 1 : bug.line]:
             # The fix stands; it must not be taken back with the rest.
             edits = line_edits(now, good)
+        elif not self._bug_shown:
+            return None
         else:
             edits = [*line_edits(now, found), *line_edits(found, good)]
         if not edits or len(edits) > MAX_REPAIRS:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 
@@ -10,9 +10,17 @@ import pytest
 from dsv4agent.encoding import Tokenizer
 from examples.train_mini.documents import ASSISTANT_TEXT, NONE, DocumentEncoder
 from examples.train_mini.environment import Environment
-from examples.train_mini.episodes import documents, make_episode
+from examples.train_mini.episodes import MAX_TOKENS, documents, make_episode
+from examples.train_mini.limits import MAX_STEPS
 from examples.train_mini.repository import make_repository
-from examples.train_mini.teacher import FIRST_COMMAND, TEST_COMMAND, edit_arguments, teach
+from examples.train_mini.teacher import (
+    FIRST_COMMAND,
+    TEST_COMMAND,
+    Call,
+    Episode,
+    edit_arguments,
+    teach,
+)
 from examples.train_mini.tokenizer import ASSET, runs_of_text, train_tokenizer
 
 
@@ -33,7 +41,7 @@ def test_episodes_end_with_green_tests_and_a_sentence(library_bank: Path) -> Non
         commands = [call.args["command"] for turn in episode.turns for call in turn.calls]
         assert FIRST_COMMAND in commands[:2]
         wrong = [c for t in episode.turns for c in t.calls if not c.trained and c.result.startswith("Edited")]
-        assert len(wrong) == episode.wrong_tries
+        assert len(wrong) == episode.wrong_tries + episode.repeats
         assert all(c.args["new_str"] != episode.repository.bug.good_line for c in wrong)
         tries += episode.wrong_tries
     assert tries > 0
@@ -112,12 +120,94 @@ def test_wrong_edits_carry_no_loss_and_the_fix_does(encoder: DocumentEncoder, li
     assert FIRST_COMMAND in kept and episode.turns[-1].content in kept
 
 
+def edits_of(episode: Episode) -> list[tuple[int, Call]]:
+    """Return the wrong and the empty edits with the numbers of their turns."""
+    return [
+        (number, call)
+        for number, turn in enumerate(episode.turns)
+        for call in turn.calls
+        if not call.trained and call.result.startswith(("Edited", "no_change"))
+    ]
+
+
+def test_wrong_tries_are_repeated_and_edits_change_nothing(
+    encoder: DocumentEncoder, library_bank: Path
+) -> None:
+    rng = Random("standing still")
+    episodes = [make_episode(rng, "program") for _ in range(150)]
+    repeating = [episode for episode in episodes if episode.repeats]
+    unchanged = [episode for episode in episodes if episode.unchanged]
+    assert 25 < len(repeating) < 90 and 7 < len(unchanged) < 35
+    assert all(len(episode.turns) <= MAX_STEPS for episode in episodes)
+    lengths = sorted(len(encoder.episode(episode)) for episode in episodes)
+    assert lengths[-4] <= MAX_TOKENS
+    for episode in repeating:
+        again = [
+            (first, second)
+            for first, second in pairwise(edits_of(episode))
+            if first[1].args == second[1].args and first[1].result.startswith("Edited")
+        ]
+        assert len(again) == episode.repeats
+        for (number, _), (following, _) in again:
+            assert following == number + 1
+            assert episode.turns[following].content == episode.turns[number].content
+            undo = episode.turns[following].calls[0]
+            assert undo.trained and undo.result.startswith("Edited")
+    for episode in unchanged:
+        empty = [(n, call) for n, call in edits_of(episode) if call.args["old_str"] == call.args["new_str"]]
+        assert len(empty) == episode.unchanged
+        for number, call in empty:
+            assert call.result == "no_change: old_str and new_str are the same; nothing was edited"
+            assert episode.turns[number].content.startswith("Change `")
+            assert " failed" in episode.turns[number].calls[-1].result
+        right = [call for call in episode.turns[empty[-1][0] + 1].calls if call.name == "str_replace_editor"]
+        good = episode.repository.bug.good_line
+        # A slip of the fix, which is refused, may come before it.
+        assert all(good.strip() in call.args["new_str"] for call in right if call.trained)
+        assert len(episode.turns) - empty[-1][0] <= 4
+
+
+def test_standing_still_is_reproducible_and_exact(library_bank: Path) -> None:
+    first, second = ([make_episode(rng, "program") for _ in range(25)] for rng in (Random(5), Random(5)))
+    assert [episode.turns for episode in first] == [episode.turns for episode in second]
+    still = [episode for episode in first if episode.repeats or episode.unchanged]
+    assert any(episode.repeats for episode in still) and any(episode.unchanged for episode in still)
+    for episode in still:
+        environment = Environment(episode.repository)
+        for call in (call for turn in episode.turns for call in turn.calls):
+            result = environment.call(call.name, call.args)
+            assert result.split(" in 0.")[0] == call.result.split(" in 0.")[0]
+        assert environment.solved()
+
+
+def test_repeats_and_empty_edits_carry_no_loss(encoder: DocumentEncoder, library_bank: Path) -> None:
+    rng = Random("masked")
+    found = 0
+    while found < 6:
+        episode = make_episode(rng, "program")
+        if not (episode.repeats and episode.unchanged):
+            continue
+        found += 1
+        document = encoder.episode(episode)
+        kept = encoder.tokenizer.decode(document.ids[document.weight == ASSISTANT_TEXT].tolist())
+        good = episode.repository.bug.good_line
+        for number, call in edits_of(episode):
+            said = episode.turns[number].content
+            # The right fix, and the undo of another try, may hold the same texts and are trained.
+            trained = [c for t in episode.turns for c in t.calls if c.trained and "new_str" in c.args]
+            count = sum(c.args["new_str"] == call.args["new_str"] for c in trained)
+            assert kept.count(f'name="new_str" string="true">{call.args["new_str"]}</') == count
+            sayings = [t.content for t in episode.turns if all(c.trained for c in t.calls)]
+            assert kept.count(said) == sum(said in text for text in sayings)
+        assert good.strip() in kept
+
+
 def test_streams_are_reproducible_and_bounded(library_bank: Path) -> None:
     first = list(islice(documents(3), 12))
     second = list(islice(documents(3), 12))
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.ids, b.ids) and np.array_equal(a.weight, b.weight)
-        assert a.ids.dtype == np.uint16 and a.weight.dtype == np.uint8 and len(a) <= 4096
+        assert a.ids.dtype == np.uint16 and a.weight.dtype == np.uint8 and len(a) <= MAX_TOKENS
 
 
 def test_edits_are_unique_in_the_file() -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from dsv4agent.encoding import Tokenizer, encode_tokens
-from examples.train_mini.closed_loop import REVISION, THINKING_MODE, Ending, Limits, RepairRun
-from examples.train_mini.evaluate import Result, tables
+from examples.train_mini.closed_loop import REVISION, THINKING_MODE, Ending, Limits, RepairRun, Transcript
+from examples.train_mini.evaluate import Result, save_transcripts, tables
 from examples.train_mini.export import export
 from examples.train_mini.packing import StoredDocument, load_documents
+from examples.train_mini.repetition import EditHistory
 from examples.train_mini.rollout import Rollout, Sampling
 from examples.train_mini.rollout import main as rollout_main
 from examples.train_mini.tensors import integers
@@ -134,6 +135,52 @@ def test_failed_run_is_continued_with_the_right_fix(turns: list[list[int]]) -> N
     assert document.ids.tolist() == list(whole.ids)
 
 
+def test_a_stopped_run_is_continued_after_its_last_results() -> None:
+    run, replies = run_of(WRONG)
+    assert replies[-1].outcome is None
+    outcome = run.stop()
+    assert outcome.ending is Ending.STOPPED
+    assert (outcome.steps, outcome.tries, outcome.solved) == (1, 1, False)
+    document = run.relabelled(20000)
+    assert document is not None
+    assert "return a + b" in trained(document)
+    assert "return a * b" not in trained(document).split("new_str")[1]
+    whole = encode_tokens(_history(document), tokenizer(), thinking_mode=THINKING_MODE, revision=REVISION)
+    assert document.ids.tolist() == list(whole.ids)
+
+
+UNDO = edit("    return a * b", "    return a - b")
+EMPTY = edit("    return a - b", "    return a - b")
+
+
+@pytest.mark.parametrize(
+    ("turns", "repeats"),
+    [
+        ([DONE], 0),
+        ([WRONG, UNDO, WRONG], 1),
+        ([WRONG, UNDO, WRONG, UNDO, WRONG, UNDO, WRONG], 3),
+        ([WRONG, WRONG], 1),
+        ([EMPTY] * 5, 4),
+        ([WRONG, UNDO, EMPTY, EMPTY, EMPTY], 2),
+    ],
+)
+def test_repeated_edits_are_counted_but_not_undos(turns: list[list[int]], repeats: int) -> None:
+    run, _ = run_of(*turns, limits=Limits(steps=20, context=20000, turn=900))
+    assert run.stop().repeats == repeats
+
+
+def test_undo_with_other_lines_around_it_is_still_one() -> None:
+    history = EditHistory()
+    there = {"command": "str_replace", "path": "a.py", "old_str": "x\ny", "new_str": "x\nz"}
+    back = {"command": "str_replace", "path": "a.py", "old_str": "z\nw", "new_str": "y\nw"}
+    for arguments in (there, back, there, back, there, back):
+        history.add(arguments)
+    assert history.repeats == 2
+    history.add({**back, "path": "b.py"})
+    history.add({**back, "path": "b.py"})
+    assert history.repeats == 2
+
+
 def _history(document: StoredDocument) -> list[dict[str, Any]]:
     """Parse a document back into messages with the strict parser."""
     from dsv4agent.encoding.completion import parse_message_from_completion_text
@@ -164,8 +211,28 @@ def test_pool_runs_worlds_in_processes(tmp_path: Path) -> None:
         assert all("1 passed" in tokenizer().decode(reply.ids) for reply in final)
         documents = pool.relabelled([0], 6000)
         assert documents[0] is not None
+        assert [outcome.ending for outcome in pool.stop([1, 2])] == [Ending.STOPPED] * 2
+        pool.prepare([Task("d", 3, steps=1)])
+        with pytest.raises(ValueError, match="other tasks"):
+            pool.open([Task("a", 0)])
+        assert len(pool.open([Task("d", 3, steps=1)])) == 1
+        (reply,) = pool.advance([(0, WRONG)])
+        assert reply.outcome is not None
+        assert reply.outcome.ending is Ending.STEPS
+        (transcript,) = pool.transcripts([0])
+        assert (transcript.name, transcript.bug_line.strip()) == ("d-3", "return a - b")
+        assert transcript.text.startswith("<｜begin▁of▁sentence｜>")
+        assert "return a * b" in transcript.text
         with pytest.raises(WorldPoolError):
             pool.open([Task("broken", 0)])
+
+
+def test_a_worker_that_does_not_answer_counts_as_dead(tmp_path: Path) -> None:
+    path = write_byte_tokenizer(tmp_path)
+    factory = "tests.train_mini.training_worlds:sleeping"
+    with WorldPool(factory, path, workers=1, limits=LIMITS, patience=0.5) as pool:
+        with pytest.raises(WorldPoolError, match="answer within"):
+            pool.open([Task("a", 0)])
 
 
 def test_rollout_samples_what_the_model_would_alone(tmp_path: Path) -> None:
@@ -208,6 +275,46 @@ def test_rollout_brings_every_run_to_an_end(tmp_path: Path) -> None:
     assert not any(outcome.solved for outcome in first)
 
 
+def test_rollout_collects_from_runs_that_time_ends(tmp_path: Path) -> None:
+    path = write_byte_tokenizer(tmp_path)
+    limits = Limits(steps=2, context=8192, turn=8)
+    model = tiny_model(vocab_size=tokenizer().vocab_size, max_positions=8192)
+    tasks = [Task("a", index) for index in range(5)]
+    looks = iter((60.0, 60.0, 60.0, -1.0, -1.0))
+    with WorldPool(WORLDS, path, workers=1, limits=limits) as pool:
+        rollout = Rollout(model, pool, batch=2, limits=limits)
+        sampling = Sampling(1.0, seed=3, every_other=True)
+        whole = rollout.collect(tasks, sampling, 20000)
+        assert len(whole.outcomes) == len(whole.documents) == 5
+        assert whole.tokens == sum(len(document.ids) for document in whole.documents)
+        part = rollout.collect(tasks, sampling, 20000, time_left=lambda: next(looks))
+        assert part.outcomes[:2] == whole.outcomes[:2]
+        # The second group is ended before its first turn, the third does not begin.
+        assert [outcome.ending for outcome in part.outcomes[2:]] == [Ending.STOPPED] * 2
+        assert len(part.documents) == 4
+        none = rollout.collect(tasks, sampling, 20000, time_left=lambda: -1.0)
+        assert none.outcomes == none.documents == []
+        short = rollout.collect(tasks, sampling, 100)
+        assert len(short.outcomes) == 5 and not short.documents
+
+
+def test_half_of_the_runs_can_be_greedy(tmp_path: Path) -> None:
+    path = write_byte_tokenizer(tmp_path)
+    model = tiny_model(vocab_size=tokenizer().vocab_size)
+    limits = Limits(steps=2, context=1024, turn=24)
+    generator = torch.Generator()
+    prompts = [integers(torch.arange(3, 40)), integers(torch.arange(3, 40))]
+    turns: list[list[list[int]]] = []
+    with WorldPool(WORLDS, path, workers=1, limits=limits) as pool:
+        for temperature, greedy in ((0.0, None), (1.0, torch.tensor([True, False]))):
+            rollout = Rollout(model, pool, batch=2, limits=limits)
+            logits = rollout.decoder.extend([0, 1], prompts)
+            generator.manual_seed(1)
+            turns.append(rollout.sample_turns([0, 1], logits, temperature, generator, greedy))
+    assert turns[0][0] == turns[0][1] == turns[1][0]
+    assert turns[1][1] != turns[1][0]
+
+
 def test_collect_command_writes_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_byte_tokenizer(tmp_path)
     model = tiny_model(vocab_size=tokenizer().vocab_size, max_positions=8192)
@@ -244,4 +351,29 @@ def test_tables_show_shares_families_and_reasons() -> None:
     summary = result.summary()
     assert summary["families"] == {"arithmetic": [1, 2]}
     assert summary["failures"] == {"claimed_success": 1}
+    assert summary["stuck"] == 0
+    stuck = run_of(*[EMPTY] * 4, limits=Limits(steps=4, context=20000, turn=900))[1]
+    again = Result("known", 0.0, [failures[-1].outcome, stuck[-1].outcome], 1.5)
+    assert again.summary()["stuck"] == 1
+    assert "same edit 3+ times more" in tables([again])
     assert run.length > failed.length
+
+
+def test_transcripts_are_written_as_json_lines(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=tokenizer().vocab_size, max_positions=8192)
+    limits = Limits(steps=2, context=8192, turn=8)
+    found: list[Transcript] = []
+    with WorldPool(WORLDS, write_byte_tokenizer(tmp_path), workers=1, limits=limits) as pool:
+        rollout = Rollout(model, pool, batch=2, limits=limits)
+        rollout.run([Task("a", index) for index in range(3)], Sampling(), transcripts=found)
+    for temperature in (0.0, 1.0):
+        save_transcripts(tmp_path / "runs.jsonl", temperature, found)
+    save_transcripts(None, 0.0, found)
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["name"], line["temperature"]) for line in lines] == [
+        (f"a-{index}", temperature) for temperature in (0.0, 1.0) for index in range(3)
+    ]
+    assert {line["family"] for line in lines} == {"arithmetic"}
+    assert all(line["bug_line"].strip() == "return a - b" for line in lines)
+    assert all(line["good_line"].strip() == "return a + b" for line in lines)
+    assert all("Fix a-" in line["text"] for line in lines)

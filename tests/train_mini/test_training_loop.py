@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from examples.train_mini.collection import Collector
+from examples.train_mini.decoding import BatchDecoder
 from examples.train_mini.export import load_model
+from examples.train_mini.packing import RowStream, load_documents
+from examples.train_mini.ranks import Ranks
 from examples.train_mini.tensors import from_array
 from examples.train_mini.trainer import (
     Schedule,
@@ -23,7 +28,7 @@ from examples.train_mini.trainer import (
     save_compile_cache,
     use_compile_cache,
 )
-from examples.train_mini.training import model_config, parser, random_rows, run
+from examples.train_mini.training import make_trainer, model_config, parser, random_rows, run
 from tests.train_mini.training_fixtures import TINY, TINY_JSON, pattern_rows, write_byte_tokenizer
 
 SOURCE = "tests.train_mini.training_documents:documents"
@@ -81,6 +86,8 @@ def test_losses_count_each_kind_of_token_apart() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_layers_have_no_graph_break_and_the_same_gradients() -> None:
+    import torch._dynamo.utils as dynamo
+
     config = replace(TINY, ratios=(4,))
     plain, compiled = Trainer(config, device="cpu"), Trainer(config, device="cpu")
     compile_layers(compiled.model, backend="aot_eager")
@@ -92,6 +99,14 @@ def test_compiled_layers_have_no_graph_break_and_the_same_gradients() -> None:
     for sparse in (False, True):
         losses = [trainer.gradients(rows, sparse=sparse)[0] for trainer in (plain, compiled)]
         assert float(losses[0]) == pytest.approx(float(losses[1]), abs=1e-6)
+    # Decoding between two steps, as a collection does, compiles nothing again and changes no gradient.
+    graphs = dynamo.counters["stats"]["unique_graphs"]
+    decoder = BatchDecoder(compiled.model, 2, 256)
+    decoder.extend([0, 1], [[3, 4, 5], [6]])
+    decoder.step(torch.tensor([7, 8]), torch.tensor([True, True]), 4)
+    for trainer in (plain, compiled):
+        trainer.gradients(rows, sparse=False)
+    assert dynamo.counters["stats"]["unique_graphs"] == graphs > 0
     wanted = dict(plain.model.named_parameters())
     for name, parameter in compiled.model.named_parameters():
         assert parameter.grad is not None
@@ -166,6 +181,78 @@ def test_run_resumes_and_starts_from_an_export(tmp_path: Path) -> None:
     again = load_model(tmp_path / "run" / "export")
     for name, parameter in exported.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name
+
+
+def collecting(folder: Path, *more: str) -> list[str]:
+    """Return a command line that collects before the first step."""
+    config = json.dumps(json.loads(TINY_JSON) | {"max_positions": 8192})
+    line = command_line(folder, "--minutes", "2", "--max-steps", "2", "--collect-at", "0.0")
+    line += ["--collect-runs", "2", "--collect-worlds", "tests.train_mini.training_worlds:world"]
+    return [*line, "--config", config, "--row-length", "2560", "--rows", "1", *more]
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_run_collects_documents_and_goes_on(tmp_path: Path) -> None:
+    run(parser().parse_args(collecting(tmp_path)))
+    assert status(tmp_path)["state"] == "done"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert re.search(r"collected: 2 runs, 0 solved, 0 on the first try, 2 documents, \d+ tokens", log)
+    assert log.index("collected") < log.index("step 1 ")
+    documents = load_documents(tmp_path / "run" / "collected-0.npz")
+    assert len(documents) == 2
+    assert all(len(document.ids) <= 2560 and (document.weight == 2).any() for document in documents)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_run_goes_on_if_a_collection_fails(tmp_path: Path) -> None:
+    run(
+        parser().parse_args(
+            collecting(tmp_path, "--collect-worlds", "tests.train_mini.training_worlds:broken")
+        )
+    )
+    assert status(tmp_path)["state"] == "done"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert re.search(r"collected: 0 runs.*; 1 ranks failed and go on without: WorldPoolError", log)
+    assert "step 2 " in log
+    assert not (tmp_path / "run" / "collected-0.npz").exists()
+
+
+def test_phases_are_prepared_skipped_and_numbered_apart(tmp_path: Path) -> None:
+    arguments = parser().parse_args(collecting(tmp_path, "--collect-at", "0.5,0.3,0.68"))
+    assert arguments.collect_at == (0.5, 0.3, 0.68)
+    trainer = make_trainer(arguments, Ranks())
+    (tmp_path / "run").mkdir()
+    stream = RowStream(SOURCE, workers=1, length=2560, seed=1, further=tmp_path / "run" / "collected-0.npz")
+    collector = Collector(arguments, trainer, stream)
+    try:
+        assert not collector.due(0.29)
+        collector.prepare(0.3)
+        assert collector.due(0.3)
+        weights = {name: master.clone() for name, master in trainer.optimizer.masters().items()}
+        # The phase at 0.5 is over as well when the first one begins late.
+        report = collector.collect(0.55)
+        assert (report.runs, report.documents, report.failed, report.error) == (2, 2, 0, "")
+        assert not collector.due(0.6)
+        assert collector.due(0.68)
+        assert collector.collect(0.7).documents == 2
+        assert not collector.due(1.0)
+        assert len(load_documents(tmp_path / "run" / "collected-0.npz")) == 4
+        for name, master in trainer.optimizer.masters().items():
+            assert torch.equal(master, weights[name])
+        later = Collector(arguments, trainer, stream)
+        later.skip(0.4)
+        assert not later.due(0.4)
+        assert later.due(0.5)
+        stopped = Collector(arguments, trainer, stream, lambda: True)
+        assert stopped.collect(0.3).runs == 0
+    finally:
+        collector.close()
+        stream.close()
+
+
+def test_collecting_with_rounded_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--quantise-from"):
+        run(parser().parse_args(collecting(tmp_path, "--collect-at", "0.3,0.8")))
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 
 from examples.train_mini.packing import (
     ALIGNMENT,
+    KEPT_ROWS,
+    LOOK_EVERY,
     DocumentLike,
+    ExtraDocuments,
     FeederError,
     Rows,
     RowStream,
@@ -81,10 +85,10 @@ def test_documents_survive_a_file_and_are_mixed_in(tmp_path: Path) -> None:
     loaded = load_documents(tmp_path / "extra.npz")
     assert [d.ids.tolist() for d in loaded] == [d.ids.tolist() for d in extra]
     assert [d.weight.tolist() for d in loaded] == [d.weight.tolist() for d in extra]
-    stream = list(islice(mixed(documents(0), loaded, 0.3, random.Random(0)), 400))
+    stream = list(islice(mixed(documents(0), lambda: loaded, 0.3, random.Random(0)), 400))
     share = sum(any(d is other for other in loaded) for d in stream) / 400
     assert 0.2 < share < 0.4
-    assert len(list(mixed(iter(extra), [], 0.5, random.Random(0)))) == 2
+    assert len(list(mixed(iter(extra), list[DocumentLike], 0.5, random.Random(0)))) == 2
 
 
 def test_empty_file_of_documents(tmp_path: Path) -> None:
@@ -105,6 +109,89 @@ def test_stream_serves_fresh_rows_then_replays(tmp_path: Path) -> None:
         assert stream.replayed > 100
         assert stream.fresh + stream.replayed == 204
         assert stream.received <= stream.fresh + stream.backlog
+    finally:
+        stream.close()
+
+
+def marked(size: int, letter: int) -> StoredDocument:
+    """Return a document of one id that the source never yields."""
+    return StoredDocument(np.full(size, letter, np.uint16), np.full(size, 2, np.uint8))
+
+
+def test_extra_documents_follow_their_file(tmp_path: Path) -> None:
+    fixed, watched = tmp_path / "fixed.npz", tmp_path / "watched.npz"
+    save_documents(fixed, [marked(30, 61)])
+    extra = ExtraDocuments(fixed, watched)
+
+    def ids() -> list[int]:
+        return sorted(int(d.ids[0]) for d in [extra() for _ in range(LOOK_EVERY + 1)][-1])
+
+    assert ids() == [61]
+    for documents_now in ([marked(20, 62)], [marked(20, 62), marked(20, 63)]):
+        save_documents(tmp_path / "partial.npz", documents_now)
+        (tmp_path / "partial.npz").replace(watched)
+        assert ids() == [61, *(int(d.ids[0]) for d in documents_now)]
+    assert list(ExtraDocuments(None, None)()) == []
+
+
+def test_running_feeders_take_in_further_documents(tmp_path: Path) -> None:
+    stream = RowStream(
+        SOURCE,
+        workers=2,
+        length=512,
+        seed=1,
+        extra_share=0.5,
+        further=tmp_path / "further.npz",
+        backlog=400,
+        log=tmp_path / "log",
+    )
+    try:
+        stream.wait_for(400, timeout=60)
+        assert not (stream.batch(100).ids > 60).any()
+        stream.add_documents([marked(100, 61)])
+        assert stream.waiting <= KEPT_ROWS
+        stream.add_documents([marked(100, 62)])
+        seen = _rows_with(stream, 61), _rows_with(stream, 62)
+        assert all(count > 20 for count in seen)
+        stream.hold(True)
+        time.sleep(0.3)
+        received = stream.received
+        time.sleep(0.3)
+        assert stream.received <= received + 1
+        stream.hold(False)
+        stream.batch(stream.waiting)
+        stream.wait_for(1, timeout=60)
+        deadline = time.monotonic() + 30
+        while stream.received <= received + 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        stream.close()
+    again = RowStream(SOURCE, workers=1, length=512, seed=1, further=tmp_path / "further.npz")
+    try:
+        again.add_documents([marked(100, 63)])
+    finally:
+        again.close()
+    assert [int(d.ids[0]) for d in load_documents(tmp_path / "further.npz")] == [61, 62, 63]
+
+
+def _rows_with(stream: RowStream, letter: int) -> int:
+    """Return how many of the next fresh rows, more than the queue held before, have an id."""
+    count = 0
+    for _ in range(300):
+        deadline = time.monotonic() + 30
+        while not stream.waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        count += bool((stream.batch(1).ids == letter).any())
+    return count
+
+
+def test_a_stream_without_a_file_takes_no_documents(tmp_path: Path) -> None:
+    stream = RowStream(SOURCE, workers=1, length=512, seed=1, log=tmp_path / "log")
+    try:
+        with pytest.raises(ValueError, match="no file"):
+            stream.add_documents([marked(10, 61)])
     finally:
         stream.close()
 

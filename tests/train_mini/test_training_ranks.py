@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tests.train_mini.test_training_loop import command_line, status
+from examples.train_mini.packing import load_documents
+from tests.train_mini.test_training_loop import collecting, command_line, status
 
 RANKS = """
 import sys
@@ -29,6 +30,7 @@ mean = [gradient.clone() for gradient in trainer.optimizer.gradients()]
 trainer.optimizer.step(1.0)
 masters = trainer.optimizer.masters()
 word = ranks.agree(0.25 + ranks.rank)
+assert ranks.total([1.0, ranks.rank]) == [2.0, 1.0]
 torch.save({"own": own, "mean": mean, "masters": masters, "word": word}, sys.argv[1] + f"/{ranks.rank}.pt")
 ranks.close()
 """
@@ -76,3 +78,14 @@ def test_training_on_two_ranks_writes_one_checkpoint(tmp_path: Path) -> None:
     progress = torch.load(tmp_path / "run" / "checkpoint.pt")["progress"]
     assert progress["tokens"] == 3 * 2 * 2 * 512
     assert json.loads((tmp_path / "run" / "export" / "config.json").read_text())["vocab_size"] > 0
+
+
+def test_two_ranks_collect_together_and_apart(tmp_path: Path) -> None:
+    done = torchrun("-m", "examples.train_mini.training", *collecting(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "collected: 4 runs, 0 solved, 0 on the first try, 4 documents" in log
+    assert "step 2 " in log
+    first, second = (load_documents(tmp_path / "run" / f"collected-{rank}.npz") for rank in range(2))
+    assert len(first) == len(second) == 2
+    assert not any(a.ids.tolist() == b.ids.tolist() for a in first for b in second)

@@ -14,6 +14,11 @@ def world_of(seed: str) -> RepositoryWorld:
     return RepositoryWorld(seed, "Fix it.", repository, Random(seed))
 
 
+def view(world: RepositoryWorld) -> None:
+    path = world.repository.bug.path
+    world.call("str_replace_editor", {"command": "view", "path": path})
+
+
 def edit(world: RepositoryWorld, text: str, path: str, line: int, new: str) -> None:
     arguments = edit_arguments(text, path, line, new)
     assert world.call("str_replace_editor", arguments).startswith("Edited")
@@ -23,6 +28,7 @@ def test_repair_puts_the_file_back_before_it_fixes_the_bug(library_bank: Path) -
     damaged = 0
     for number in range(12):
         world = world_of(f"repair:{number}")
+        view(world)
         bug, files = world.repository.bug, world.repository.files
         found = files[bug.path]
         for mutant in mutants(found)[:2]:
@@ -45,13 +51,25 @@ def test_repair_puts_the_file_back_before_it_fixes_the_bug(library_bank: Path) -
 
 def test_nothing_to_put_back_leaves_the_fix_alone(library_bank: Path) -> None:
     world = world_of("repair:untouched")
+    view(world)
     calls = world.repair_calls()
     assert calls is not None
     assert [name for name, _ in calls] == ["str_replace_editor", "bash"]
 
 
+def test_a_line_that_was_never_shown_is_not_repaired(library_bank: Path) -> None:
+    world = world_of("repair:untouched")
+    assert world.repair_calls() is None
+    world.call("bash", {"command": "git ls-files"})
+    assert world.repair_calls() is None
+    view(world)
+    assert world.repair_calls() is not None
+    assert world.bug_lines() == (world.repository.bug.bad_line, world.repository.bug.good_line)
+
+
 def test_changes_to_other_files_are_not_repaired(library_bank: Path) -> None:
     world = world_of("repair:other")
+    view(world)
     create = {"command": "create", "path": "notes.txt", "file_text": "x\n"}
     world.call("str_replace_editor", create)
     assert world.repair_calls() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,9 @@ class OneLineWorld:
         self.family = "arithmetic"
         self.text = "def add(a, b):\n    return a - b\n"
 
+    def bug_lines(self) -> tuple[str, str]:
+        return "    return a - b", "    return a + b"
+
     def opening(self) -> list[dict[str, Any]]:
         return [
             {"role": "system", "content": "Work.", "tools": TOOLS},
@@ -74,6 +78,15 @@ class OneLineWorld:
 
     def closing(self) -> str:
         return "Fixed `add` in add.py; all tests pass."
+
+
+def sleeping(collection: str, index: int) -> OneLineWorld:
+    time.sleep(60)
+    return OneLineWorld("never")
+
+
+def broken(collection: str, index: int) -> OneLineWorld:
+    raise RuntimeError("No world can be made.")
 
 
 def world(collection: str, index: int) -> OneLineWorld:
