@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.kernels import compressor, indexer, kv_rows
-from dsv4agent.engine.kernels.attention_tuning import INDEX, AttentionPlan, IndexPlan, attention_plan
+from dsv4agent.engine.kernels.attention_tuning import AttentionPlan, attention_plan
 from dsv4agent.engine.kernels.kv_rows import HEAD_DIM, INDEX_DIM, PAGE_TOKENS, WINDOW, Places, RowBlocks
 from dsv4agent.engine.kernels.launch import ceil_div
 from dsv4agent.engine.kernels.random_data import fill_index_rows, fill_rows, normal
@@ -58,8 +58,8 @@ FLASH = AttentionShape("flash", 64, 512)
 PRO = AttentionShape("pro", 128, 1024, rows=False)
 
 
-def cases(model: AttentionShape, *, sweep: bool = False) -> Iterator[Case]:
-    """Yield every kernel at the shapes of `model`; with `sweep`, the costly ones under several plans."""
+def cases(model: AttentionShape) -> Iterator[Case]:
+    """Yield every kernel at the shapes of `model`."""
     for tokens in (*model.decode, model.chunk):
         if model.rows:
             yield _write_case(model, tokens)
@@ -72,28 +72,6 @@ def cases(model: AttentionShape, *, sweep: bool = False) -> Iterator[Case]:
             yield _select_case(model, context, tokens)
             yield _attend_case(model, 4, context, tokens)
             yield _attend_case(model, 128, context, tokens)
-    if sweep:
-        yield from _sweep(model)
-
-
-def _sweep(model: AttentionShape) -> Iterator[Case]:
-    plan, middle, longest = attention_plan(model.heads), model.contexts[1], model.contexts[2]
-    for stages, warps in ((1, 8), (2, 8), (3, 8), (1, 4), (2, 16)):
-        yield _attend_case(model, 4, middle, model.chunk, replace(plan, stages=stages, warps=warps))
-    for warps, merge in ((4, 4), (8, 4), (4, 1), (8, 1)):
-        changed = replace(plan, split_warps=warps, merge_heads=merge)
-        yield _attend_case(model, 4, middle, 1, changed)
-        yield _attend_case(model, 128, longest, 1, changed)
-    for keys, warps, tiles, queries, stages in (
-        (128, 4, 4, 32, 2),
-        (128, 4, 1, 64, 3),
-        (256, 8, 2, 32, 2),
-        (256, 8, 1, 128, 3),
-        (128, 8, 4, 32, 2),
-    ):
-        changed = replace(INDEX, keys=keys, warps=warps, tiles=tiles, queries=queries, stages=stages)
-        for tokens in (1, model.chunk):
-            yield _select_case(model, middle, tokens, changed)
 
 
 def _write_case(model: AttentionShape, tokens: int) -> Case:
@@ -229,7 +207,7 @@ def _index_query_case(model: AttentionShape, tokens: int) -> Case:
     return Case("index_queries", f"{tokens}", moved, operations, "bf16", 0.03, prepare)
 
 
-def _select_case(model: AttentionShape, context: int, tokens: int, plan: IndexPlan = INDEX) -> Case:
+def _select_case(model: AttentionShape, context: int, tokens: int) -> Case:
     entries, k = context // 4, model.top_k
 
     def prepare(generator: torch.Generator) -> Prepared:
@@ -241,7 +219,7 @@ def _select_case(model: AttentionShape, context: int, tokens: int, plan: IndexPl
         queries = indexer.finish_index_queries(raw, weights, rotations)
 
         def run(sequence: int) -> tuple[Tensor, Tensor]:
-            return indexer.select_entries(queries, pages, places[sequence], k, entries, plan=plan)
+            return indexer.select_entries(queries, pages, places[sequence], k, entries)
 
         def one() -> indexer.IndexQueries:
             return indexer.IndexQueries(queries.q[-1:], queries.weights[-1:])
@@ -255,7 +233,7 @@ def _select_case(model: AttentionShape, context: int, tokens: int, plan: IndexPl
 
         def same() -> bool:
             last = _places(generator.device, 1, context)
-            alone = indexer.select_entries(one(), pages, last, k, entries, plan=plan)[0]
+            alone = indexer.select_entries(one(), pages, last, k, entries)[0]
             return torch.equal(alone, run(0)[0][-1:])
 
         return Prepared(tuple(lambda s=s: run(s) for s in range(sets)), error, same)
@@ -263,15 +241,11 @@ def _select_case(model: AttentionShape, context: int, tokens: int, plan: IndexPl
     operations = 2 * tokens * (entries - tokens // 8) * INDEX_HEADS * INDEX_DIM
     moved = entries * 68 + tokens * (2 * INDEX_HEADS * INDEX_DIM + 4 * k)
     shape = f"{tokens} at {context // 1024}K"
-    if plan is not INDEX:
-        shape += f" {plan.keys}k {plan.warps}w {plan.tiles}t {plan.queries}q {plan.stages}s"
     # The order of one sum may turn a score that stands at the border.
     return Case("select_entries", shape, moved, operations, "bf16", 0.02, prepare)
 
 
-def _attend_case(
-    model: AttentionShape, ratio: int, context: int, tokens: int, plan: AttentionPlan | None = None
-) -> Case:
+def _attend_case(model: AttentionShape, ratio: int, context: int, tokens: int) -> Case:
     count = 0 if ratio == 0 else context // ratio
     most = min(count, model.top_k) if ratio == 4 else count
     rows = WINDOW + most
@@ -296,7 +270,7 @@ def _attend_case(
 
         step = [entries(sequence, tokens) for sequence in range(sets)]
 
-        def run(sequence: int, plan: AttentionPlan | None = plan) -> Tensor:
+        def run(sequence: int, plan: AttentionPlan | None = None) -> Tensor:
             return attend(q, sink, rotations, places[sequence], ring, step[sequence], plan=plan)
 
         def error() -> float:
@@ -318,8 +292,6 @@ def _attend_case(
 
     name = "attend window" if ratio == 0 else f"attend {ratio}"
     shape = f"{tokens} at {context // 1024}K"
-    if plan is not None:
-        shape += f" {plan.warps}/{plan.split_warps}w {plan.stages}s {plan.merge_heads}m"
     read = rows + (tokens - 1 if ratio != 4 else (tokens - 1) * (1 + most))
     moved = min(read, WINDOW + tokens + count) * 584 + 4 * tokens * model.heads * HEAD_DIM
     operations = 4 * model.heads * HEAD_DIM * rows * tokens

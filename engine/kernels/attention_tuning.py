@@ -1,4 +1,4 @@
-"""Tile sizes of the attention kernels. Values that no measurement has chosen yet: all of them.
+"""Tile sizes of the attention kernels. No measurement has chosen any of them yet; `sweep` times others.
 
 `keys` of the attention plan decides bits, because every tile is summed by itself: it is one number for all
 shapes. The rest decides speed only.

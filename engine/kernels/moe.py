@@ -5,15 +5,19 @@ rounded to bfloat16, quantised per 128 channels; outputs of w2 rounded to bfloat
 ascending order of expert id, the shared expert last.
 
 Few tokens: every pair of token and expert has a program per tile of rows; the first pair of an expert works
-for all tokens that chose it, the others leave; the last program of a tile of rows adds the experts up. Many:
-pairs are sorted by expert and cut into tiles. A column of the product is computed alike in both.
+for as many as fit into a tile, the others leave; the last program of a tile of rows adds the experts up.
+Many: pairs are sorted by expert and cut into tiles. A column of the product is computed alike in both.
+
+One token has few programs to hide anything behind: 384 of 4 warps in each product. A multiprocessor may spend
+430 cycles, 1 720 instructions of a warp, on a record of 8 704 bytes if it is to read as fast as memory goes.
+With tiles of 64 rows and 16 columns it takes 1 360 in the first product and 1 420 in the second.
 
 Needs the weights of the chosen experts once. Flash, 13.4 MB each: one token 80 MB, 18.7 us at 4.3 TB/s (12.4
 and 6.2 us for the two products); the 44 experts of 8 tokens 590 MB, 137 us; 136 of 32 tokens 1.8 GB, 423 us.
 Pro, 35.1 MB each: one token 211 MB, 49 us. Operations 36 D W per token: Flash 302 MFLOP, 4096 tokens 783 us
 at 1.58 PFLOP/s.
 
-measured: not yet
+measured, H200, 2026-12-01, before tiles of 64 rows: 1 token 77.7 us (22 %), 8 411, 32 1277, 4096 7353 (12 %).
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -28,6 +32,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dsv4agent.engine.kernels import experts as layout
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.experts import ExpertTable, unpack_expert
 from dsv4agent.engine.kernels.fp4 import expert_product
@@ -52,10 +57,8 @@ class _Schedule:
         last: int32, end of each tile.
         order: int32, pairs sorted by expert.
         programs: Tiles or pairs.
-        tokens: Columns of a tile.
         grouped: Which form.
-        quantize_first: Whether a launch between the products quantises, or every program that reads.
-        tile: Warps, stages and registers.
+        tile: Rows of weights, warps, stages and registers.
     """
 
     experts: Tensor
@@ -63,9 +66,7 @@ class _Schedule:
     last: Tensor
     order: Tensor
     programs: int
-    tokens: int
     grouped: bool
-    quantize_first: bool
     tile: Tile
 
 
@@ -128,33 +129,36 @@ def _compute(
         "CHOSEN": chosen,
         "WIDTH": shape.width,
         "PAIRS": 1 if schedule.grouped else next_power_of_two(m * chosen),
-        "TOKENS": schedule.tokens,
+        "ROWS": schedule.tile.rows,
+        "TOKENS": schedule.tile.tokens,
         "GROUPED": schedule.grouped,
+        "ALONE": m == 1,
+        "AHEAD": schedule.tile.ahead,
         "num_warps": schedule.tile.warps,
         "num_stages": schedule.tile.stages,
         "maxnreg": schedule.tile.registers,
     }
     fused = combine is not None and not schedule.grouped
     shared, out = combine or (outputs, outputs)
+    pieces = layout.ROWS // schedule.tile.rows
     with on_device(outputs):
-        _in_kernel[(shape.in_tiles, schedule.programs)](
+        _in_kernel[(shape.in_tiles * pieces, schedule.programs)](
             *common, x.codes, x.scales, weights.contiguous(), active, m * chosen, limit,
             STEPS=shape.in_steps, **form,
         )  # fmt: skip
-        quantized = quantize_rows(active) if schedule.quantize_first else None
-        _out_kernel[(shape.out_tiles, schedule.programs)](
+        quantized = quantize_rows(active)
+        _out_kernel[(shape.out_tiles * pieces, schedule.programs)](
             *common,
-            active if quantized is None else quantized.codes,
-            active if quantized is None else quantized.scales,
+            quantized.codes,
+            quantized.scales,
             outputs,
             shared,
             out,
-            counters(outputs.device, shape.out_tiles),
+            counters(outputs.device, shape.out_tiles * pieces),
             m * chosen,
             OFFSET=shape.out_offset,
             STEPS=shape.out_steps,
             HIDDEN=shape.hidden,
-            QUANTIZED=quantized is not None,
             FUSED=fused,
             **form,
         )
@@ -165,16 +169,13 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
     m, chosen = ids.shape
     flat = ids.reshape(-1).to(torch.int32)
     if m <= plan.decode_tokens:
-        tokens = max(plan.decode.tokens, next_power_of_two(m))
         return _Schedule(
             experts=flat,
             first=flat,
             last=flat,
             order=flat,
             programs=m * chosen,
-            tokens=tokens,
             grouped=False,
-            quantize_first=plan.quantize_first,
             tile=plan.decode,
         )
     tokens = plan.grouped.tokens
@@ -195,9 +196,7 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
         last=bounds[owner + 1].to(torch.int32),
         order=order.to(torch.int32),
         programs=programs,
-        tokens=tokens,
         grouped=True,
-        quantize_first=True,
         tile=plan.grouped,
     )
 
@@ -219,22 +218,30 @@ def _in_kernel(
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
+    ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     GROUPED: tl.constexpr,
+    ALONE: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
-    """First product of one expert for some tokens: 64 rows of w1 and w3, then SwiGLU and routing weight."""
-    tile = tl.program_id(0)
-    expert = tl.load(experts + tl.program_id(1))
-    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED)
+    """First product of one expert for some tokens: rows of w1 and the same of w3, SwiGLU, routing weight."""
+    half: tl.constexpr = ROWS // 2
+    start = tl.program_id(0) * half
+    expert, address = _expert(experts, addresses)
+    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED, ALONE)
     if expert < 0 or _idle(valid):
         return
+    # Eight rows of w1, then the same of w3: the matrix units leave both in one thread.
+    local = tl.arange(0, ROWS)
+    line = start % 64 + local // 16 * 8 + local % 8 + local // 8 % 2 * 64
+    record = address + (start // 64).to(tl.int64) * (STEPS * 8704)
     token = (pair // CHOSEN).to(tl.int64)
-    base = _address(addresses, expert)
-    both = expert_product(base, tile, x, x_scales, token, valid, STEPS, STEPS * 128, TOKENS, True)
-    gate, up = tl.split(tl.permute(tl.reshape(both, [2, 64, TOKENS]), [1, 2, 0]))
+    both = expert_product(record, line, x, x_scales, token, valid, STEPS, AHEAD, ROWS, TOKENS)
+    both = tl.permute(tl.reshape(both, [half // 8, 2, 8, TOKENS]), [0, 2, 3, 1])
+    gate, up = tl.split(both)
     weight = tl.load(weights + pair, mask=valid, other=0.0)
-    value = swiglu(gate, up, weight[None, :], limit)
-    row = tile * 64 + tl.arange(0, 64)
+    value = tl.reshape(swiglu(gate, up, weight[None, None, :], limit), [half, TOKENS])
+    row = start + tl.arange(0, half)
     target = active + pair.to(tl.int64)[None, :] * WIDTH + row[:, None]
     tl.store(target, value.to(tl.bfloat16), mask=(row < WIDTH)[:, None] & valid[None, :])
 
@@ -256,24 +263,26 @@ def _out_kernel(
     OFFSET: tl.constexpr,
     STEPS: tl.constexpr,
     HIDDEN: tl.constexpr,
-    QUANTIZED: tl.constexpr,
     FUSED: tl.constexpr,
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
+    ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     GROUPED: tl.constexpr,
+    ALONE: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
-    """Second product of one expert for some tokens: 128 rows of w2; the last program adds the experts up."""
+    """Second product of one expert for some tokens: rows of w2; the last program adds the experts up."""
     tile = tl.program_id(0)
-    expert = tl.load(experts + tl.program_id(1))
-    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED)
-    row = tile * 128 + tl.arange(0, 128)
+    start = tile * ROWS
+    expert, address = _expert(experts, addresses)
+    pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED, ALONE)
+    row = start + tl.arange(0, ROWS)
     if expert >= 0 and not _idle(valid):
-        base = _address(addresses, expert) + OFFSET
-        columns: tl.constexpr = STEPS * 128 if QUANTIZED else WIDTH
+        record = address + OFFSET + (start // 128).to(tl.int64) * (STEPS * 8704)
         value = expert_product(
-            base, tile, active, active_scales, pair.to(tl.int64), valid, STEPS, columns, TOKENS, QUANTIZED
+            record, row % 128, active, active_scales, pair.to(tl.int64), valid, STEPS, AHEAD, ROWS, TOKENS
         )
         target = outputs + pair.to(tl.int64)[None, :] * HIDDEN + row[:, None]
         tl.store(target, round_bf16(value).to(tl.bfloat16), mask=(row < HIDDEN)[:, None] & valid[None, :])
@@ -282,15 +291,17 @@ def _out_kernel(
         tl.debug_barrier()
         if tl.atomic_add(count + tile, 1) == pairs - 1:
             tl.debug_barrier()
-            token = tl.arange(0, TOKENS)
-            inside = (token < pairs // CHOSEN)[:, None] & (row < HIDDEN)[None, :]
-            place = token[:, None] * HIDDEN + row[None, :]
-            total = tl.zeros([TOKENS, 128], tl.float32)
-            for slot in tl.static_range(CHOSEN):
-                source = outputs + (token[:, None] * CHOSEN + slot) * HIDDEN + row[None, :]
-                total += tl.load(source, mask=inside, other=0.0, cache_modifier=".cg").to(tl.float32)
-            total += tl.load(shared + place, mask=inside, other=0.0).to(tl.float32)
-            tl.store(out + place, round_bf16(total).to(tl.bfloat16), mask=inside)
+            some: tl.constexpr = 1 if ALONE else 16
+            for token in range(0, pairs // CHOSEN, some):
+                one = token + tl.arange(0, some)
+                inside = (one < pairs // CHOSEN)[:, None] & (row < HIDDEN)[None, :]
+                total = tl.zeros([some, ROWS], tl.float32)
+                for slot in tl.static_range(CHOSEN):
+                    source = outputs + (one[:, None] * CHOSEN + slot) * HIDDEN + row[None, :]
+                    total += tl.load(source, mask=inside, other=0.0, cache_modifier=".cg").to(tl.float32)
+                place = one[:, None] * HIDDEN + row[None, :]
+                total += tl.load(shared + place, mask=inside, other=0.0).to(tl.float32)
+                tl.store(out + place, round_bf16(total).to(tl.bfloat16), mask=inside)
             tl.store(count + tile, 0)
 
 
@@ -315,8 +326,11 @@ def _idle(valid):
 
 
 @triton.jit
-def _address(addresses, expert):
-    return tl.multiple_of(tl.load(addresses + expert).to(tl.pointer_type(tl.uint8)), 16)
+def _expert(experts, addresses):
+    """Return this program's expert, or -1, and where its weights are, read before anything else waits."""
+    expert = tl.load(experts + tl.program_id(1))
+    address = tl.load(addresses + tl.maximum(expert, 0)).to(tl.pointer_type(tl.uint8))
+    return expert, tl.multiple_of(address, 16)
 
 
 @triton.jit
@@ -330,6 +344,7 @@ def _members(
     PAIRS: tl.constexpr,
     TOKENS: tl.constexpr,
     GROUPED: tl.constexpr,
+    ALONE: tl.constexpr,
 ):
     """Return the pairs of this program, int32 [TOKENS], and which of the slots are in use."""
     slot = tl.arange(0, TOKENS)
@@ -338,16 +353,24 @@ def _members(
         place = tl.load(first + program) + slot
         valid = place < tl.load(last + program)
         return tl.load(order + place, mask=valid, other=0), valid
+    elif ALONE:
+        return tl.where(slot == 0, program, 0), slot == 0
     else:
         pair = tl.arange(0, PAIRS)
-        chosen = tl.load(experts + pair, mask=pair < pairs, other=-1)
-        same = chosen == expert
-        # The first pair of an expert takes all of them; the others find none.
-        leader = tl.min(tl.where(same, pair, PAIRS), axis=0)
-        count = tl.where(leader == program, tl.sum(same.to(tl.int32), axis=0), 0)
-        rank = tl.cumsum(same.to(tl.int32), 0) - 1
-        here = same[:, None] & (rank[:, None] == slot[None, :])
-        members = tl.sum(tl.where(here, pair[:, None], 0), axis=0)
+        same = tl.load(experts + pair, mask=pair < pairs, other=-1) == expert
+        # As many pairs of an expert as fit into a tile are worked on by the first of them.
+        before = tl.sum((same & (pair < program)).to(tl.int32), axis=0)
+        count = tl.where(before % TOKENS == 0, tl.sum(same.to(tl.int32), axis=0) - before, 0)
+        # A few pairs at a time: all of them by all slots would take more registers than the product.
+        members = tl.zeros([TOKENS], tl.int32)
+        passed = -before
+        for start in range(0, tl.where(count > 0, pairs, 0), 32):
+            some = start + tl.arange(0, 32)
+            here = (tl.load(experts + some, mask=some < pairs, other=-1) == expert).to(tl.int32)
+            rank = passed + tl.cumsum(here, 0) - 1
+            mine = (here > 0)[:, None] & (rank[:, None] == slot[None, :])
+            members += tl.sum(tl.where(mine, some[:, None], 0), axis=0)
+            passed += tl.sum(here, axis=0)
         return members, slot < count
 
 

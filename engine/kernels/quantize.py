@@ -5,7 +5,7 @@ in L2), 3.01 D written; SwiGLU of width W 4 W read, 1.01 W written. At D = 4096 
 a few operations per channel: 0.005 us at 4.3 TB/s, so a launch at M = 1 is latency alone. M = 4096 rows:
 quantise 11.7 us, RMSNorm 19.6 us; SwiGLU of six experts of width 2048 for 4096 tokens: 59 us.
 
-measured: not yet
+measured, H200, 2026-12-01: one row 1.3, 2.4, 1.8 us; 4096 rows 20.7 (52 %), 32.0 (56 %), 125 us (43 %).
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

@@ -8,7 +8,7 @@ order. One warp of a second launch does a token.
 Needs E D bfloat16 weights, 2.1 MB in Flash (0.5 us at 4.3 TB/s) and 5.5 MB in Pro (1.3 us), and 2 E D M
 operations; the choice reads E floats per token: latency alone.
 
-measured: not yet
+measured, H200, 2026-12-01: one token 4.9 us; 4096 tokens 20.2 us.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

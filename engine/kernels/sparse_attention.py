@@ -24,8 +24,9 @@ twice these).
 
 Workspace of the split form: 128 KB per tile and token (Pro 256 KB), 17 MB for one token at 1M, 270 MB for 16.
 
-measured: not yet. Known from the compiled code: in the whole form both warpgroups compute the same scores, a
-third more products than counted above, because keeping them apart costs more registers than there are.
+measured, H200, 2026-12-01, one token at 8K: tiles 10.4 us, their sum 2.6 us. Known from the compiled code: in
+the whole form both warpgroups compute the same scores, a third more products than counted above, because
+keeping them apart costs more registers than there are.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

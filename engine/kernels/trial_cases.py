@@ -242,9 +242,13 @@ def _stream_cases(model: ModelShape, m: int) -> Iterator[Case]:
                     return False
             return True
 
+        def result() -> object:
+            state = streams.clone()
+            return state, run(state, packed)
+
         mixes = [replace(packed, pieces=pieces) for pieces in _copies(model, packed.pieces)]
         runs = tuple(partial(run, streams.clone(), by) for by in mixes[: 64 if m <= 64 else 4])
-        return Prepared(runs, error, same)
+        return Prepared(runs, error, same, result)
 
     moved = 6 * MIXES * 4 * d + m * (16 * d + 2 * d + 3 * d)
     yield Case("write+read streams", f"{m} x 4 x {d}", moved, 576 * d * m, "bf16", 3e-3, prepare)

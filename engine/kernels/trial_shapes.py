@@ -42,11 +42,13 @@ class Prepared:
         runs: The same work on several sets of buffers, to be run in turn.
         error: Returns the distance from the reference, see `Case.tolerance`.
         same_bits: Returns whether rows alone and in other batches have the same bits; None: nothing to see.
+        result: Returns the same every time, to compare plans; None if the first of `runs` does.
     """
 
     runs: tuple[Callable[[], object], ...]
     error: Callable[[], float]
     same_bits: Callable[[], bool] | None = None
+    result: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 Two kinds of numbers stand here. The parts of a sum decide bits: they are functions of the shape of the
 weights and must never depend on the number of rows. The rest (rows and tokens of a tile, warps, stages)
-decides speed only. No measurement has chosen any of them yet: they are what the compiler fits into registers.
+decides speed only. No measurement has chosen any of them yet: they are what the compiler fits into registers;
+`sweep` times others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dsv4agent.engine.kernels.launch import ceil_div
 
@@ -29,6 +30,8 @@ class Tile:
         warps: A multiple of 4 where the product should run on warpgroups.
         stages: Depth of the software pipeline.
         registers: Most per thread, so that more programs fit at once; None leaves it to the compiler.
+        ahead: Steps that scales of FP4 weights are read ahead of their use, 1 or 4. With 4, four steps are
+            written out one after another, and a stage of the pipeline is four steps.
     """
 
     rows: int
@@ -36,6 +39,7 @@ class Tile:
     warps: int
     stages: int
     registers: int | None = None
+    ahead: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class LinearPlan:
     skinny_tokens: int = 128
 
 
-_LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
+LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
 """Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
 
 
@@ -65,7 +69,7 @@ def linear_plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
     Widened weights take registers, so their tiles are smaller.
     """
     wide = Tile(128, 64, warps=8, stages=4) if widened else Tile(128, 128, warps=8, stages=3)
-    return _LINEAR_PLANS.get((n, k)) or LinearPlan(
+    return LINEAR_PLANS.get((n, k)) or LinearPlan(
         splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=wide
     )
 
@@ -84,7 +88,7 @@ def skinny_tile(plan: LinearPlan, m: int) -> Tile:
     tokens = plan.skinny.tokens
     while tokens < min(m, 64):
         tokens *= 2
-    return Tile(plan.skinny.rows, tokens, plan.skinny.warps, plan.skinny.stages)
+    return replace(plan.skinny, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -93,26 +97,23 @@ class ExpertPlan:
 
     Attributes:
         decode_tokens: Up to here, every pair of token and expert has a program, and the first of an expert
-            works for all.
-        decode: Tile then, wider if there are more tokens. With 32 tokens and 8 warps the activations are
-            copied asynchronously and no scale goes through shared memory.
-        quantize_first: Whether a launch of its own quantises between the products when tokens are few;
-            otherwise every program of the second product does it for itself, again and again.
+            works for as many as fit into its tile.
+        decode: Tile then; the narrowest product that runs on a warpgroup has 16 columns of FP8. With 4 warps
+            a step's activations of 16 tokens are copied asynchronously, four bytes by each thread.
         grouped: Tile for more tokens, sorted by expert.
     """
 
     decode_tokens: int = 32
-    decode: Tile = Tile(rows=128, tokens=32, warps=8, stages=4, registers=128)
-    quantize_first: bool = False
+    decode: Tile = Tile(rows=64, tokens=16, warps=4, stages=3, ahead=4)
     grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
 
 
-_EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
+EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
 
 
 def expert_plan(hidden: int, width: int) -> ExpertPlan:
     """Return the plan for experts hidden -> width -> hidden."""
-    return _EXPERT_PLANS.get((hidden, width), ExpertPlan())
+    return EXPERT_PLANS.get((hidden, width), ExpertPlan())
 
 
 @dataclass(frozen=True)
@@ -157,19 +158,19 @@ class StreamPlan:
 
     Attributes:
         channels: Of every stream in one part of the product with the mixes. Decides bits.
-        skinny: Tokens, warps and stages when every part has a program.
+        skinny: Tokens, warps and stages when every part has a program; the stages go over the four streams.
         wide: The same when one program goes through all parts.
         skinny_tokens: Where the forms change.
-        fused_tokens: Up to here the last program to arrive finishes the tokens; then a launch does.
+        together_tokens: Up to here one launch finishes rows and write weights, then one each.
         finish_warps: Warps that turn the sums of one token into its row.
     """
 
     channels: int = 128
-    skinny: Tile = Tile(rows=128, tokens=16, warps=4, stages=2)
-    wide: Tile = Tile(rows=128, tokens=32, warps=8, stages=1)
+    skinny: Tile = Tile(rows=128, tokens=16, warps=8, stages=4)
+    wide: Tile = Tile(rows=128, tokens=32, warps=8, stages=2)
     skinny_tokens: int = 128
-    fused_tokens: int = 4
-    finish_warps: int = 8
+    together_tokens: int = 128
+    finish_warps: int = 4
 
 
 ROWS = RowPlan()

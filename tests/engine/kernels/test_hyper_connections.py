@@ -19,10 +19,10 @@ EPS = 1e-6
 
 @pytest.fixture(autouse=True)
 def forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All three forms at small sizes: up to 2 tokens fused, up to 4 in parts, then one program per tile."""
+    """All forms at small sizes: up to 2 tokens finished together, up to 4 in parts, then tile by tile."""
     wide = Tile(rows=128, tokens=16, warps=8, stages=1)
     monkeypatch.setattr(
-        tuning, "STREAMS", replace(tuning.STREAMS, fused_tokens=2, skinny_tokens=4, wide=wide)
+        tuning, "STREAMS", replace(tuning.STREAMS, together_tokens=2, skinny_tokens=4, wide=wide)
     )
 
 
@@ -113,7 +113,7 @@ def test_the_matrix_ends_with_the_column_step(generator: torch.Generator) -> Non
 
 
 def test_bits_do_not_depend_on_the_batch(generator: torch.Generator) -> None:
-    """Fused, in parts, and tile by tile: the same row."""
+    """Finished together, in parts, and tile by tile: the same row."""
     streams, y, write, norm = inputs(generator, 7, 256)
     # Exact in any order over 128 channels, see test_linear: small integers, and weights that keep them.
     streams = torch.randint(-4, 5, streams.shape, generator=generator, device=y.device).to(torch.bfloat16)

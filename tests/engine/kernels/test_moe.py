@@ -17,16 +17,20 @@ from tests.engine.kernels.measures import relative_error
 LIMIT = 10.0
 
 
-@pytest.fixture
-def forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The grouped form from 5 tokens on, with small tiles."""
-    plan = ExpertPlan(decode_tokens=4, grouped=Tile(rows=128, tokens=16, warps=4, stages=2))
+def use(monkeypatch: pytest.MonkeyPatch, plan: ExpertPlan) -> None:
+    """Let every shape have this plan."""
 
-    def small(hidden: int, width: int) -> ExpertPlan:
+    def planned(hidden: int, width: int) -> ExpertPlan:
         del hidden, width
         return plan
 
-    monkeypatch.setattr(tuning, "expert_plan", small)
+    monkeypatch.setattr(tuning, "expert_plan", planned)
+
+
+@pytest.fixture
+def forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grouped form from 5 tokens on, with small tiles."""
+    use(monkeypatch, ExpertPlan(decode_tokens=4, grouped=Tile(rows=128, tokens=16, warps=4, stages=2)))
 
 
 def fp4(generator: torch.Generator, rows: int, columns: int) -> Fp4Weight:
@@ -125,14 +129,25 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch
     whole = run(0, 12)
     for start, stop in [(0, 1), (11, 12), (2, 9)]:
         assert torch.equal(run(start, stop), whole[start:stop])
-    plan = replace(tuning.expert_plan(256, 128), quantize_first=True)
+    plan = tuning.expert_plan(256, 128)
+    for decode in (Tile(64, 16, warps=4, stages=2), Tile(128, 32, warps=8, stages=3, ahead=4)):
+        use(monkeypatch, replace(plan, decode_tokens=32, decode=decode))
+        assert torch.equal(run(0, 12), whole), decode
 
-    def first(hidden: int, width: int) -> ExpertPlan:
-        del hidden, width
-        return plan
 
-    monkeypatch.setattr(tuning, "expert_plan", first)
-    assert torch.equal(run(2, 5), whole[2:5]), "where the activations are quantised"
+def test_more_tokens_of_an_expert_than_a_tile_holds(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, packed = layer(generator, 3, 128, 128)
+    x, ids, weights, shared = inputs(generator, 20, 3, 2, 128)
+    ids = torch.tensor([[0, 2]] * 18 + [[1, 2]] * 2, dtype=torch.int32, device=ids.device)
+    expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
+    assert tuning.expert_plan(128, 128).decode.tokens < 18
+    out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
+    assert relative_error(out, expected) < 1e-2
+    use(monkeypatch, replace(tuning.expert_plan(128, 128), decode_tokens=0))
+    grouped = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
+    assert relative_error(grouped, expected) < 1e-2
 
 
 @pytest.mark.usefixtures("forms")
@@ -162,12 +177,6 @@ def test_no_tokens(generator: torch.Generator) -> None:
     x, ids, weights, shared = inputs(generator, 1, 2, 1, 128)
     out = moe.routed_experts(part(x, 0, 0), ids[:0], weights[:0], table, shared[:0], limit=LIMIT)
     assert out.shape == (0, 128)
-
-
-def test_the_decode_tile_is_as_wide_as_the_tokens() -> None:
-    plan = tuning.expert_plan(4096, 2048)
-    assert plan.decode_tokens <= 64
-    assert replace(plan).grouped.rows == layout.ROWS
 
 
 @pytest.mark.gpu

@@ -28,6 +28,19 @@ def _sum(x, out, SIZE: tl.constexpr):
     tl.store(out, numerics.tree_sum(tl.load(x + tl.arange(0, SIZE)), SIZE))
 
 
+@triton.jit
+def _sum_rows(x, out, ROWS: tl.constexpr, SIZE: tl.constexpr):
+    row = tl.arange(0, ROWS)
+    values = tl.load(x + row[:, None] * SIZE + tl.arange(0, SIZE)[None, :])
+    tl.store(out + row, numerics.tree_sum_rows(values, SIZE))
+
+
+@triton.jit
+def _widen(x, out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, numerics.widen_e4m3(tl.load(x + place)).to(tl.float32))
+
+
 def apply(function: object, x: Tensor) -> Tensor:
     out = torch.empty_like(x)
     _apply[(1,)](x, out, FUNCTION=function, SIZE=x.numel())
@@ -39,6 +52,24 @@ def test_log1p_keeps_small_numbers(device: torch.device) -> None:
     found = apply(numerics.log1p, x.float().to(device)).double().cpu()
     expected = torch.log1p(x.float().double())
     assert bool(((found - expected).abs() <= 3e-7 * expected).all())
+
+
+def test_every_e4m3_number_is_widened_exactly(device: torch.device) -> None:
+    codes = torch.arange(256, dtype=torch.int32, device=device)
+    codes[(codes & 0x7F) == 0x7F] = 0
+    x = codes.to(torch.uint8).view(torch.float8_e4m3fn)
+    out = torch.empty(256, device=device)
+    _widen[(1,)](x, out, SIZE=256)
+    assert torch.equal(out.view(torch.int32), x.float().view(torch.int32)), "signs of zeros too"
+
+
+def test_rows_are_added_in_the_order_of_one(generator: torch.Generator, device: torch.device) -> None:
+    x = torch.randn(8, 128, generator=generator, device=device)
+    out, one = torch.empty(8, device=device), torch.empty(1, device=device)
+    _sum_rows[(1,)](x, out, ROWS=8, SIZE=128)
+    for row in range(8):
+        _sum[(1,)](x[row], one, SIZE=128)
+        assert torch.equal(out[row], one[0])
 
 
 def test_round_bf16(generator: torch.Generator, device: torch.device) -> None:
