@@ -219,8 +219,9 @@ class Engine:
 
         Raises:
             NoDrafter: The checkpoint has no MTP block.
+            ReferenceOnly: The engine computes with the GPU kernels.
         """
-        drafter = self._drafter
+        drafter = self._own_drafter()
         if not isinstance(drafter, MTPDrafter):
             raise NoDrafter(f"this checkpoint's drafter is {self.config.drafter.value!r}, not 'mtp'.")
         ids = self._checked(token_ids)
@@ -231,12 +232,13 @@ class Engine:
 
         Raises:
             NoDrafter: The checkpoint has no DSpark module.
+            ReferenceOnly: The engine computes with the GPU kernels.
         """
         return self.dspark_drafts(token_ids, (position,))[0]
 
     def dspark_drafts(self, token_ids: Ids[int], positions: Iterable[int]) -> list[DSparkDraft]:
         """Do as `dspark_draft` for several positions of one text, which is processed once."""
-        drafter = self._drafter
+        drafter = self._own_drafter()
         if not isinstance(drafter, DSparkDrafter):
             raise NoDrafter(f"this checkpoint's drafter is {self.config.drafter.value!r}, not 'dspark'.")
         ids = self._checked(token_ids)
@@ -253,7 +255,7 @@ class Engine:
             ReferenceOnly: The engine computes with the GPU kernels.
         """
         if not isinstance(self.model, Transformer):
-            raise ReferenceOnly("only the reference path has this; load with compute='reference'.")
+            raise _only_the_reference()
         return self.model
 
     @property
@@ -265,6 +267,12 @@ class Engine:
     def stats(self) -> EngineStats:
         """Counts and speeds since loading."""
         return self.meter.stats()
+
+    def _own_drafter(self) -> MTPDrafter | DSparkDrafter | None:
+        """Return the draft module, which computes with the parts of the reference path."""
+        if isinstance(self.model, Transformer):
+            return self._drafter
+        raise _only_the_reference()
 
     def _takes_kernels(self) -> bool:
         """Decide between the two ways to compute. Raises `KernelsUnavailable` if asked for what cannot be."""
@@ -334,6 +342,10 @@ class Engine:
             trace("logits", start, model.logits(hidden)[: stop - start].clone())
             yield
         return state
+
+
+def _only_the_reference() -> ReferenceOnly:
+    return ReferenceOnly("only the reference path has this; load with compute='reference'.")
 
 
 def _default_threads(config: ModelConfig) -> int:

@@ -35,11 +35,10 @@ from dsv4agent.engine.kernels.numerics import (
     encode_e4m3,
     fp8_scale,
     round_bf16,
-    tree_sum,
-    tree_sum_rows,
 )
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
 from dsv4agent.engine.kernels.sinkhorn import pick, sigmoid, store_write_weights
+from dsv4agent.engine.kernels.sums import sum_all, sum_columns
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
 from dsv4agent.engine.ops.norms import rms_norm
@@ -265,7 +264,7 @@ def _part(
             new = tl.where(k < 2, tl.where(k == 0, a, b), tl.where(k == 2, c, d))
         square += new * new
         total = tl.dot(mixes.to(PRODUCT), new.to(PRODUCT).T, total, input_precision="ieee")
-    return total, tree_sum_rows(square, CHANNELS)
+    return total, sum_columns(square, CHANNELS)
 
 
 @triton.jit
@@ -307,7 +306,7 @@ def _finish_row(
     value += d * _gate(found, lane, factor, scale, base, eps, 3)
     value = round_bf16(value)
     if NORMED:
-        square = tree_sum(tl.reshape(value * value, [size]), size)
+        square = sum_all(tl.reshape(value * value, [size]), size)
         value = round_bf16(value * tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / DIM) + x_eps)) * gain)
     tl.store(x + row * DIM + channel, value.to(tl.bfloat16), mask=inside)
     if QUANTIZED:

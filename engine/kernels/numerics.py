@@ -1,4 +1,4 @@
-"""Device functions shared by the kernels: block scales, roundings, and sums with a fixed order."""
+"""Device functions shared by the kernels: block scales and roundings."""
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -119,27 +119,3 @@ def load_token_scales(pointers, step, valid, STEPS: tl.constexpr, TOKENS: tl.con
         inside = valid[:, None] & (window < STEPS)[None, :]
         codes = tl.load(pointers[:, None] + window[None, :], mask=inside, other=0).to(tl.int32)
         return tl.sum(tl.where((window == step)[None, :], codes, 0), axis=1)
-
-
-@triton.jit
-def tree_sum(x, SIZE: tl.constexpr):
-    """Return the sum of x [SIZE], a power of two, as neighbours, then pairs of neighbours, and so on.
-
-    `tl.sum` adds in an order that follows from the layout, which may differ between two kernels. A sum of two
-    numbers has one order.
-    """
-    width: tl.constexpr = SIZE // 2
-    if width == 0:
-        return tl.sum(x, axis=0)
-    else:
-        return tree_sum(tl.sum(tl.reshape(x, [width, 2]), axis=1), width)
-
-
-@triton.jit
-def tree_sum_rows(x, SIZE: tl.constexpr):
-    """Return the sums [n] over the second dimension of x [n, SIZE] in the order of `tree_sum`."""
-    width: tl.constexpr = SIZE // 2
-    if width == 0:
-        return tl.sum(x, axis=1)
-    else:
-        return tree_sum_rows(tl.sum(tl.reshape(x, [x.shape[0], width, 2]), axis=2), width)

@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
-from dsv4agent.engine.config import ModelConfig
+from dsv4agent.engine.config import DrafterKind, ModelConfig
 from dsv4agent.engine.kernels.ceilings import measure_ceilings
 from dsv4agent.engine.ops.lists import integers
 from dsv4agent.engine.runner.runner import Runner
+from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
 from dsv4agent.engine.runner.synthetic import fill_state, random_weights
 from dsv4agent.engine.weights.known_shapes import KNOWN, known_config
@@ -138,10 +139,7 @@ class Benchmark:
         return self.rows
 
     def _decode(self, runner: Runner, context: int, width: int, read: float) -> None:
-        members = [runner.open() for _ in range(width)]
-        for member in members:
-            runner.sequences.prepare([member], context)
-            member.position = context
+        members = [_opened(runner, context) for _ in range(width)]
         ids = self._tokens(width)
         batch = runner.decode(members, ids, steps=3)
         steps, times = self._order.steps, list[float]()
@@ -156,7 +154,7 @@ class Benchmark:
         for member in members:
             member.close()
         plan = plan_memory(self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, sequences=1)
-        floor = plan.bytes_per_token().active / read * 1e3
+        floor = plan.bytes_per_token().floor_ms(read, read)
         median = statistics.median(times)
         self._note(
             "decode",
@@ -191,9 +189,7 @@ class Benchmark:
         )
 
     def _profile(self, runner: Runner, context: int) -> None:
-        member = runner.open()
-        runner.sequences.prepare([member], context)
-        member.position = context
+        member = _opened(runner, context)
         runner.decode([member], [1], steps=2)
         torch.cuda.synchronize()
         steps = 4
@@ -224,6 +220,14 @@ class Benchmark:
         self.rows.append({"what": what, "tokens": size, "width": width, "ms": ms, "floor_ms": floor})
 
 
+def _opened(runner: Runner, context: int) -> DeviceSequence:
+    """Return a sequence that stands after `context` tokens, whatever its rows hold."""
+    sequence = runner.open()
+    runner.sequences.prepare([sequence], context)
+    sequence.position = context
+    return sequence
+
+
 def reduced(config: ModelConfig, layers: int | None, experts: int | None) -> ModelConfig:
     """Return a configuration with fewer layers or experts, and no drafter."""
     return dataclasses.replace(
@@ -231,7 +235,7 @@ def reduced(config: ModelConfig, layers: int | None, experts: int | None) -> Mod
         layers=config.layers[:layers],
         n_routed_experts=experts or config.n_routed_experts,
         draft_layers=(),
-        drafter=type(config.drafter).NONE,
+        drafter=DrafterKind.NONE,
     )
 
 

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dsv4agent.engine import kernels
-from dsv4agent.engine.kernels import numerics
+from dsv4agent.engine.kernels import numerics, sums
 
 
 @triton.jit
@@ -25,14 +25,14 @@ def _apply(x, out, FUNCTION: tl.constexpr, SIZE: tl.constexpr):
 
 @triton.jit
 def _sum(x, out, SIZE: tl.constexpr):
-    tl.store(out, numerics.tree_sum(tl.load(x + tl.arange(0, SIZE)), SIZE))
+    tl.store(out, sums.sum_all(tl.load(x + tl.arange(0, SIZE)), SIZE))
 
 
 @triton.jit
 def _sum_rows(x, out, ROWS: tl.constexpr, SIZE: tl.constexpr):
     row = tl.arange(0, ROWS)
     values = tl.load(x + row[:, None] * SIZE + tl.arange(0, SIZE)[None, :])
-    tl.store(out + row, numerics.tree_sum_rows(values, SIZE))
+    tl.store(out + row, sums.sum_columns(values, SIZE))
 
 
 @triton.jit
@@ -79,13 +79,13 @@ def test_round_bf16(generator: torch.Generator, device: torch.device) -> None:
     assert torch.equal(apply(numerics.round_bf16, x), x.to(torch.bfloat16).float())
 
 
-def test_tree_sum_adds_neighbours_first(generator: torch.Generator, device: torch.device) -> None:
+def test_sums_add_halves(generator: torch.Generator, device: torch.device) -> None:
     x = torch.randn(64, generator=generator, device=device)
     out = torch.empty(1, device=device)
     _sum[(1,)](x, out, SIZE=64)
     expected = x
     while expected.numel() > 1:
-        expected = expected[0::2] + expected[1::2]
+        expected = expected[: expected.numel() // 2] + expected[expected.numel() // 2 :]
     assert torch.equal(out, expected)
 
 

@@ -111,6 +111,10 @@ def test_cuts_give_the_same_logits(engine: Engine) -> None:
 def test_oracles_belong_to_the_reference(engine: Engine) -> None:
     with pytest.raises(ReferenceOnly, match="compute='reference'"):
         engine.trace([1, 2], lambda _name, _position, _value: None)
+    with pytest.raises(ReferenceOnly):
+        engine.mtp_logits([1, 2, 3])
+    with pytest.raises(ReferenceOnly):
+        engine.dspark_draft([1, 2, 3], 1)
 
 
 def test_other_shapes_are_refused_by_name(tmp_path: Path) -> None:
