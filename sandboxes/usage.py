@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 _BLOCK = 512
 """Bytes in the unit of `st_blocks`."""
-_RECHECK = 5.0
-"""Seconds between two walks through folders on a disk that fills up."""
+_HINTED, _UNHINTED = (0.1, 10), (1.0, 50)
+"""Between two walks through folders, while the disk fills up and while it does not: at least so many seconds,
+and so many times the length of the last walk."""
 _MOST_DESCRIPTORS = 20_000
 
 
@@ -72,9 +73,10 @@ def memory_files(pids: Iterable[int]) -> UnnamedFiles:
 class DiskGauge:
     """Tells when folders have grown beyond a limit since it was made.
 
-    A disk's free space says at once that something grew, whatever its name or place, and costs nothing.
-    It says so for the whole disk; only when it fell by the limit are the folders looked through, for files
-    that changed since. Their time of change cannot be set by programs.
+    A disk's free space says at once that something grew, whatever its name or place, and costs nothing. But
+    it speaks for the whole disk: others fill it too, and what they free hides growth. So the folders are
+    looked through for files that changed since, soon when the free space fell by the limit, now and then when
+    it did not. A file's time of change cannot be set by programs.
 
     Attributes:
         limit: Bytes.
@@ -86,24 +88,23 @@ class DiskGauge:
         self._since = time.time_ns()
         self._most_free = {folder: _free(folder) for folder in self._folders}
         self._allowed = limit
-        self._next_walk = 0.0
+        self._walked, self._took = time.monotonic(), 0.0
 
-    def exceeded(self, unnamed: int) -> bool:
-        """Return whether the limit is exceeded.
+    def exceeded(self, unnamed: Callable[[], int]) -> bool:
+        """Return whether the limit is exceeded. Cheap enough to ask ten times a second.
 
         Args:
-            unnamed: Bytes on disk in files without a name.
+            unnamed: Counts the bytes on disk in files without a name; called when folders are looked through.
         """
         fallen = 0
         for folder, most in self._most_free.items():
             free = _free(folder)
             self._most_free[folder] = max(most, free)
             fallen = max(fallen, most - free)
-        if fallen <= self._allowed or time.monotonic() < self._next_walk:
+        least, times = _HINTED if fallen > self._allowed else _UNHINTED
+        if time.monotonic() < self._walked + max(least, times * self._took):
             return False
-        self._next_walk = time.monotonic() + _RECHECK
-        grown = self._grown() + unnamed
-        return grown > self._allowed
+        return self._grown() + unnamed() > self._allowed
 
     def forgive(self) -> None:
         """Allow what is there now, and a little more, once the programs that wrote it have ended.
@@ -111,10 +112,10 @@ class DiskGauge:
         Otherwise none could run any more, not even one that makes room.
         """
         self._allowed = max(self.limit, self._grown()) + self.limit // 64
-        self._next_walk = 0.0
 
     def _grown(self) -> int:
         """Return the size of all files that changed since the beginning; more than what they grew by."""
+        started = time.monotonic()
         sizes: dict[tuple[int, int], int] = {}
         waiting = list(self._folders)
         while waiting:
@@ -131,6 +132,8 @@ class DiskGauge:
                     waiting.append(entry.path)
                 elif found.st_ctime_ns >= self._since:
                     sizes[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK
+        self._walked = time.monotonic()
+        self._took = self._walked - started
         return sum(sizes.values())
 
 

@@ -30,7 +30,7 @@ _SHORTEST, _USUAL, _LONGEST = 0.02, 0.1, 0.4
 _SHARE = 1 / 25
 """Of one processor, for the usual look; near a limit it may take half."""
 _SLOW = 1.0
-"""Seconds between looks at disks and at files in memory."""
+"""Seconds between looks at files in memory without a name."""
 
 
 class Watched(Protocol):
@@ -150,16 +150,14 @@ class ResourceWatch:
         """Compare and act. Return the largest share of a limit in use, or -1 if no program did anything."""
         processes = living_processes()
         uses = {tree: _use(tree, processes) for tree in trees}
-        slow = time.monotonic() >= self._next_slow
-        if slow:
+        pids = [pid for use in uses.values() for pid in use.pids]
+        if time.monotonic() >= self._next_slow:
             self._next_slow = time.monotonic() + _SLOW
-            pids = [pid for use in uses.values() for pid in use.pids]
-            files = memory_files(pids)
-            self._in_files = files.memory_bytes
-            if self._disk is not None and self._disk.exceeded(files.disk_bytes):
-                for tree in trees:
-                    _stop(tree, f"disk limit of {human_size(self._disk.limit)}")
-                self._disk.forgive()
+            self._in_files = memory_files(pids).memory_bytes
+        if self._disk is not None and self._disk.exceeded(lambda: memory_files(pids).disk_bytes):
+            for tree in trees:
+                _stop(tree, f"disk limit of {human_size(self._disk.limit)}")
+            self._disk.forgive()
         nearness = max(self._check_processes(uses), self._check_memory(uses))
         seen = {(tree, use.ticks, use.threads, use.resident) for tree, use in uses.items()}
         idle, self._last_seen = seen == self._last_seen, seen

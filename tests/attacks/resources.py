@@ -143,7 +143,7 @@ block = bytes(1 << 20)
 for number in range(16):
     descriptor = os.open(str(number), os.O_WRONLY | os.O_CREAT)
     for _ in range(8):
-        # Not too fast for a watcher that looks twice a second.
+        # Not too fast for a watcher that looks some times a second.
         time.sleep(0.02)
         if quietly(os.write, descriptor, block) is None:
             break
