@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ToolCallFinished,
         ToolCallStarted,
         ToolOutput,
+        TurnDiscarded,
         UserMessage,
     )
 
@@ -87,6 +88,7 @@ __all__ = [
     "ToolError",
     "ToolFunction",
     "ToolOutput",
+    "TurnDiscarded",
     "UsageError",
     "UserMessage",
     "__version__",
@@ -140,6 +142,7 @@ _PLACES = {
         "ToolCallFinished",
         "ToolCallStarted",
         "ToolOutput",
+        "TurnDiscarded",
         "UserMessage",
     ),
 }

@@ -47,6 +47,8 @@ async def drive(run: Run) -> StopReason:
         if progress.phase is not Phase.CALLING and (stop := await run.sample()):
             return stop
         turn = run.turn()
+        if await run.discard_repeat(turn):
+            continue
         for call in turn.calls:
             if stop := await run.call(call):
                 return stop

@@ -24,6 +24,8 @@ class Limits:
         repeats: The same calls with the same arguments, so many times among the last twice as many turns: the
             model goes round in a circle. Waiting for something by asking again looks the same, so there is no
             such limit unless one is given.
+        redraws: How often a turn is drawn again whose edits were all made before, from the same state of the
+            files, or change nothing; the last draw counts. None means what the checkpoint recommends.
     """
 
     steps: int | None = None
@@ -31,12 +33,15 @@ class Limits:
     seconds: float | None = None
     turn_tokens: int | None = None
     repeats: int | None = None
+    redraws: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "new_tokens", "seconds", "turn_tokens", "repeats"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"The limit {name} must be positive, not {value}.")
+        if self.redraws is not None and self.redraws < 0:
+            raise UsageError(f"The limit redraws cannot be negative, it is {self.redraws}.")
 
 
 @dataclass

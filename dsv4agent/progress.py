@@ -17,6 +17,7 @@ from dsv4agent.transcript import (
     ToolCallFinished,
     ToolCallStarted,
     Transcript,
+    TurnDiscarded,
     UserMessage,
 )
 
@@ -45,6 +46,7 @@ class Progress:
         pending: Messages that wait to be encoded, results first.
         started: Ids of the step's calls that were started.
         finished: Results of the step's calls by id.
+        draw: How many draws of the step's turn were discarded.
     """
 
     phase: Phase
@@ -53,6 +55,7 @@ class Progress:
     pending: tuple[Message, ...]
     started: frozenset[str]
     finished: dict[str, ToolCallFinished]
+    draw: int
 
     @property
     def idle(self) -> bool:
@@ -79,6 +82,7 @@ def read_progress(transcript: Transcript, eos_id: int) -> Progress:
         pending=(*map(_tool_message, results), *map(_user_message, said)) if phase is Phase.BETWEEN else (),
         started=frozenset(event.call_id for event in own if isinstance(event, ToolCallStarted)),
         finished={event.call_id: event for event in results},
+        draw=sum(isinstance(event, TurnDiscarded) for event in own),
     )
 
 

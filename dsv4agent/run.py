@@ -21,6 +21,7 @@ from dsv4agent.context import tool_output_tokens
 from dsv4agent.dialect import Dialect
 from dsv4agent.errors import UsageError
 from dsv4agent.progress import Phase, Progress, read_progress
+from dsv4agent.repeats import KnownCalls, redrawn
 from dsv4agent.sandboxes import Sandbox
 from dsv4agent.saves import WorkspaceSaves
 from dsv4agent.toolbox import Toolbox, failure
@@ -36,6 +37,7 @@ from dsv4agent.transcript import (
     ToolCallStarted,
     ToolOutput,
     Transcript,
+    TurnDiscarded,
     UserMessage,
 )
 from dsv4agent.turns import Call, Closing, Turn, TurnReader, TurnWriter
@@ -127,6 +129,7 @@ class Run:
         self._scope: anyio.CancelScope | None = None
         self._interrupted = False
         self._turn: Turn | None = None
+        self._known = KnownCalls()
         self._useless_turns = 0
         self._sampled_in_step = 0
         self._seconds_in_step = 0.0
@@ -201,6 +204,38 @@ class Run:
             reader.feed(transcript.tokens[progress.turn_start : -1])
             _, self._turn = reader.close(progress.step, Closing.of(transcript.spans[-1]))
         return self._turn
+
+    async def discard_repeat(self, turn: Turn) -> bool:
+        """Take a turn back whose edits give nothing new, to be drawn again. Returns whether it did."""
+        parts, progress = self.parts, self.progress
+        redraws = self.spending.limits.redraws
+        redraws = parts.backend.defaults.redraws if redraws is None else redraws
+        # What has begun to run, before a crash perhaps, cannot be taken back.
+        if not redraws or progress.started or not turn.calls:
+            return False
+        step, start = progress.step, progress.turn_start
+        foreseen = [
+            await parts.toolbox.foresee(call.name, call.arguments, self._context(step, call))
+            for call in turn.calls
+            if call.problem is None
+        ]
+        if progress.draw >= redraws or not self._known.vain(foreseen):
+            self._known.add(foreseen)
+            return False
+        discarded = TurnDiscarded(
+            step=step,
+            position=start,
+            draw=progress.draw + 1,
+            reason="repeats",
+            calls=tuple((call.name, call.arguments) for call in turn.calls),
+        )
+        stored = parts.transcript.cut(start, discarded, step=step)
+        self._turn = None
+        if parts.sequence is not None:
+            await parts.sequence.rewind(start)
+        for event in stored:
+            await self.show(event)
+        return True
 
     async def call(self, call: Call) -> StopReason | None:
         """Run a call, or record why it does not run. Returns what stops the run, if something does."""
@@ -293,6 +328,8 @@ class Run:
         room, limit = self._room(progress.turn_start)
         if room > 0:
             sampling = parts.transcript.header.sampling
+            temperature, seed = redrawn(sampling.temperature, sampling.seed, progress.draw)
+            sampling = sampling.model_copy(update={"temperature": temperature, "seed": seed})
             constraint = parts.dialect.constraint(parts.transcript.tokens[progress.turn_start :])
             request = GenerationRequest(sampling, room, parts.dialect.stop_ids, constraint)
             async with aclosing(sequence.generate(request)) as chunks:

@@ -19,7 +19,7 @@ from jsonschema.exceptions import (
 from dsv4agent.context import storable, tool_functions
 from dsv4agent.errors import ToolDefinitionError
 from dsv4agent.sandboxes import SandboxError
-from dsv4agent.tools import Status, Tool, ToolContext, ToolResult
+from dsv4agent.tools import Foreseeing, Foresight, Status, Tool, ToolContext, ToolResult
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 
@@ -65,6 +65,25 @@ class Toolbox:
             result = failure("tool_crashed", f"{type(error).__name__}: {error}; try another way")
         text = storable(result.text) or "(no output)"
         return replace(result, text=text, duration_ms=(perf_counter() - begin) * 1000)
+
+    async def foresee(self, name: str, arguments: str, ctx: ToolContext) -> Foresight | None:
+        """Return what a call would do, if its tool can tell and would run it. Arguments as in `call`.
+
+        Raises:
+            SandboxError: The sandbox itself failed.
+        """
+        tool = self._tools.get(name)
+        if not isinstance(tool, Foreseeing):
+            return None
+        args, problem = self._parse(name, arguments)
+        if problem is not None:
+            return None
+        try:
+            return await tool.foresee(ctx, args)
+        except SandboxError:
+            raise
+        except Exception:  # as in `call`; what the tool cannot say is not known
+            return None
 
     async def aclose(self) -> None:
         """Release what the tools hold."""

@@ -22,11 +22,13 @@ from dsv4agent.backends import Chunk, Defaults, GenerationRequest, Usage
 from dsv4agent.encoding import Revision, Tokenizer, encode_tokens
 from dsv4agent.encoding.control_tokens import ALL, ASSISTANT, EOS
 from dsv4agent.encoding.modes import encoder_mode
-from dsv4agent.transcript import ModelRecord
+from dsv4agent.transcript import ModelRecord, Sampling
 from dsv4agent.transcript.events import EventBase
 
-Turn = dict[str, Any] | str | list[int]
-"""An assistant message, or raw text whose control tokens are meant, or ids with their end token."""
+Turn = dict[str, Any] | str | list[int] | tuple["Turn", ...]
+"""An assistant message, or raw text whose control tokens are meant, or ids with their end token.
+
+A tuple holds what it is at the first seed that asks for it, at the second, and so on."""
 
 
 @cache
@@ -82,6 +84,7 @@ class ScriptedBackend:
         window: int = 1 << 20,
         chunk: int = 1,
         max_steps: int = 500,
+        redraws: int = 0,
         fingerprint: str = "scripted",
         tokenizer: Tokenizer | None = None,
     ) -> None:
@@ -89,7 +92,7 @@ class ScriptedBackend:
         self.delay = delay
         self.chunk = chunk
         self.tokenizer = tokenizer or Tokenizer(tiny_definition())
-        self.defaults = Defaults(mode=mode, max_steps=max_steps)
+        self.defaults = Defaults(mode=mode, max_steps=max_steps, redraws=redraws)
         self.vocab_size = None
         self.record = ModelRecord(
             name="scripted",
@@ -99,6 +102,8 @@ class ScriptedBackend:
             context_window=window,
         )
         self.sequences: list[ScriptedSequence] = []
+        self.samplings: list[Sampling] = []
+        self._seeds: dict[int, list[int]] = {}
 
     async def open(self, tokens: Sequence[int]) -> ScriptedSequence:
         sequence = ScriptedSequence(self, tokens)
@@ -108,9 +113,15 @@ class ScriptedBackend:
     async def aclose(self) -> None:
         pass
 
-    def turn_ids(self, number: int) -> list[int]:
+    def turn_ids(self, number: int, seed: int = 0) -> list[int]:
         """Return the ids of a turn, end token included."""
         turn = self.turns[number] if number < len(self.turns) else says("done")
+        if isinstance(turn, tuple):
+            seeds = self._seeds.setdefault(number, [])
+            if seed not in seeds:
+                seeds.append(seed)
+            turn = turn[seeds.index(seed)]
+        assert not isinstance(turn, tuple)
         if isinstance(turn, list):
             return turn
         eos = self.tokenizer.control_id(EOS)
@@ -163,7 +174,10 @@ class ScriptedSequence:
         number = self._tokens.count(header) - 1
         # The header is followed by one think tag; what comes after that was said already.
         begin = len(self._tokens) - self._tokens[::-1].index(header) + 1
-        ids = self._backend.turn_ids(number)[len(self._tokens) - begin :][: request.max_tokens]
+        self._backend.samplings.append(request.sampling)
+        ids = self._backend.turn_ids(number, request.sampling.seed)[len(self._tokens) - begin :][
+            : request.max_tokens
+        ]
         while ids:
             await anyio.sleep(self._backend.delay)
             chunk, ids = ids[: self._backend.chunk], ids[self._backend.chunk :]

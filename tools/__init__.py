@@ -2,7 +2,16 @@
 
 from dsv4agent.tools.apply_patch import ApplyPatchTool
 from dsv4agent.tools.ask_user import Ask, AskUser
-from dsv4agent.tools.base import Effects, Status, Tool, ToolContext, ToolResult, Truncation
+from dsv4agent.tools.base import (
+    Effects,
+    Foreseeing,
+    Foresight,
+    Status,
+    Tool,
+    ToolContext,
+    ToolResult,
+    Truncation,
+)
 from dsv4agent.tools.bash import BashTool
 from dsv4agent.tools.bash_jobs import BashKillTool, BashOutputTool, shell_tools
 from dsv4agent.tools.browser import BrowserTool
@@ -35,6 +44,8 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "Effects",
+    "Foreseeing",
+    "Foresight",
     "GitRefused",
     "GitTool",
     "GlobTool",

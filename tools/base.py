@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dsv4agent.sandboxes import Sandbox
 
@@ -77,6 +77,19 @@ class ToolContext:
     on_output: Callable[[str], Awaitable[None]] | None = None
 
 
+@dataclass(frozen=True)
+class Foresight:
+    """What is known of a call before it runs.
+
+    Attributes:
+        key: Stands for the call and for all that its outcome depends on: calls with the same key do the same.
+        changes: False if the call would leave everything as it is.
+    """
+
+    key: str
+    changes: bool = True
+
+
 class Tool(Protocol):
     """The seam that built-in and user tools share."""
 
@@ -106,4 +119,13 @@ class Tool(Protocol):
 
     async def aclose(self) -> None:
         """Release what the tool holds for this session (a shell, a browser)."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """What a tool may do besides, so that a model that repeats itself can be told from one that goes on."""
+
+    async def foresee(self, ctx: ToolContext, args: Mapping[str, Any]) -> Foresight | None:
+        """Return what these arguments would do now, without doing it; None if nobody can know."""
         ...

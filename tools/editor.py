@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dsv4agent.sandboxes import Sandbox
-from dsv4agent.tools.base import Effects, ToolContext, ToolResult
+from dsv4agent.tools.base import Effects, Foresight, ToolContext, ToolResult
 from dsv4agent.tools.file_view import cut_start, displayed_lines, list_folder, numbered
 from dsv4agent.tools.refusal import Refusal, os_refusal, require_path, require_text, write_refusal
 from dsv4agent.tools.replacement import (
@@ -80,15 +82,12 @@ class StrReplaceEditor:
 
     async def __call__(self, ctx: ToolContext, args: Mapping[str, Any]) -> ToolResult:
         """Run one command; whatever the model can mend is a result with a code."""
-        seen = self._seen.get(ctx.sandbox)
-        if seen is None:
-            seen = self._seen[ctx.sandbox] = {}
         command: str = args["command"]
         missing = [name for name in _NEEDS[command] if args.get(name) is None]
         try:
             if missing:
                 raise Refusal("invalid_arguments", f"{command} needs {' and '.join(_NEEDS[command])}")
-            call = _Call(ctx, args, seen)
+            call = _Call(ctx, args, self._seen_in(ctx.sandbox))
             if command == "view":
                 text = await call.view()
             elif command == "create":
@@ -100,6 +99,23 @@ class StrReplaceEditor:
         except Refusal as refusal:
             return refusal.result()
         return ToolResult(text=text)
+
+    async def foresee(self, ctx: ToolContext, args: Mapping[str, Any]) -> Foresight | None:
+        """Return what an edit would do to the file as it is now; None for a view, and if there is no text."""
+        if args["command"] == "view":
+            return None
+        try:
+            call = _Call(ctx, args, self._seen_in(ctx.sandbox))
+            text = await call.text_now()
+        except (Refusal, OSError):
+            return None
+        told = json.dumps([call.path, dict(args), text], sort_keys=True)
+        # A lone surrogate, which JSON escapes, has no UTF-8.
+        key = hashlib.sha256(told.encode("ascii")).hexdigest()
+        return Foresight(key, changes=args.get("old_str", "") != args.get("new_str"))
+
+    def _seen_in(self, sandbox: Sandbox) -> dict[str, int]:
+        return self._seen.setdefault(sandbox, {})
 
     async def aclose(self) -> None:
         """Forget what was seen."""
@@ -155,6 +171,13 @@ class _Call:
             return await list_folder(self.ctx, self.path)
         except OSError as error:
             raise os_refusal(error, self.shown) from None
+
+    async def text_now(self) -> str:
+        """Return the file's text, nothing for one that is not there."""
+        try:
+            return await self._read()
+        except FileNotFoundError:
+            return ""
 
     async def create(self) -> str:
         before: str | None = None

@@ -80,6 +80,7 @@ class Checkpoint:
             top_p=float(generation.get("top_p", plain.top_p)),
             max_steps=int(own.get("max_steps", plain.max_steps)),
             command_seconds=float(own.get("command_seconds", plain.command_seconds)),
+            redraws=int(own.get("redraws", plain.redraws)),
         )
 
     @cached_property

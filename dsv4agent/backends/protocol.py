@@ -54,6 +54,7 @@ class Defaults:
     top_p: float = 1.0
     max_steps: int = 500
     command_seconds: float = 300.0
+    redraws: int = 0
 
 
 class BackendSequence(Protocol):

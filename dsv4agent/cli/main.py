@@ -43,6 +43,10 @@ StepsOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many
 RepeatsOption = Annotated[
     int | None, typer.Option(min=2, help="Stop when the model has made the same calls so many times.")
 ]
+RedrawsOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Draw a turn again, so many times, whose edits were all made before."),
+]
 TokensOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many sampled tokens.")]
 TimeOption = Annotated[float | None, typer.Option(min=0.001, help="Stop after so many seconds.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
@@ -68,6 +72,7 @@ def run_command(
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
     max_repeats: RepeatsOption = None,
+    redraws: RedrawsOption = None,
     timeout: TimeOption = None,
     temperature: Annotated[float | None, typer.Option(min=0.0)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.001, max=1.0)] = None,
@@ -96,6 +101,7 @@ def run_command(
         max_steps=max_steps,
         max_tokens=max_tokens,
         max_repeats=max_repeats,
+        redraws=redraws,
         timeout=timeout,
         temperature=temperature,
         top_p=top_p,
@@ -123,6 +129,7 @@ def resume_command(
     max_steps: StepsOption = None,
     max_tokens: TokensOption = None,
     max_repeats: RepeatsOption = None,
+    redraws: RedrawsOption = None,
     timeout: TimeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -145,6 +152,7 @@ def resume_command(
         max_steps=max_steps,
         max_tokens=max_tokens,
         max_repeats=max_repeats,
+        redraws=redraws,
         timeout=timeout,
         json=json,
     )

@@ -21,6 +21,7 @@ from dsv4agent.transcript import (
     ToolCallFinished,
     ToolCallStarted,
     ToolOutput,
+    TurnDiscarded,
     UserMessage,
 )
 
@@ -88,6 +89,8 @@ class TextView:
                 self._stream(event.text, "dim")
             case ToolCallFinished():
                 self._result(event)
+            case TurnDiscarded():
+                self._line("  drawn again: this edit was made before, or changes nothing", "yellow")
             case SessionWarning():
                 self._line(f"warning: {event.message}", "yellow")
             case RunFinished():

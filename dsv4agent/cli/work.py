@@ -51,6 +51,7 @@ class Order:
     max_steps: int | None = None
     max_tokens: int | None = None
     max_repeats: int | None = None
+    redraws: int | None = None
     timeout: float | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -148,6 +149,7 @@ async def _attempt(
         steps=order.max_steps or backend.defaults.max_steps,
         new_tokens=order.max_tokens,
         repeats=order.max_repeats,
+        redraws=order.redraws,
         seconds=order.timeout,
     )
     # A resumed session works where it began, whatever is said of the workspace here.

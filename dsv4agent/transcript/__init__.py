@@ -15,6 +15,7 @@ from dsv4agent.transcript.events import (
     ToolCallFinished,
     ToolCallStarted,
     ToolOutput,
+    TurnDiscarded,
     UserMessage,
 )
 from dsv4agent.transcript.header import Header, ModelRecord, Parent, Sampling, new_session_id
@@ -44,6 +45,7 @@ __all__ = [
     "ToolCallStarted",
     "ToolOutput",
     "Transcript",
+    "TurnDiscarded",
     "UserMessage",
     "find_session",
     "list_sessions",

@@ -150,6 +150,22 @@ class Rewound(EventBase):
     position: int
 
 
+class TurnDiscarded(EventBase):
+    """The step's turn was taken back to `position`, before any call of it ran, and is drawn again.
+
+    Attributes:
+        draw: Number of the draw that comes next; the first was 0.
+        reason: Why: `repeats` if all its edits were made before in the same state, or change nothing.
+        calls: What the calls would have been, as (tool, JSON text of the arguments).
+    """
+
+    type: Literal["turn_discarded"] = "turn_discarded"
+    position: int
+    draw: int
+    reason: Literal["repeats"]
+    calls: tuple[tuple[str, str], ...]
+
+
 class RunFinished(EventBase):
     """A run ended; token counts are those of this run."""
 
@@ -175,6 +191,7 @@ Event = (
     | StepFinished
     | SessionWarning
     | Rewound
+    | TurnDiscarded
     | RunFinished
 )
 

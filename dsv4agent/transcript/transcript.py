@@ -11,7 +11,15 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from dsv4agent.errors import SessionBusy, SessionCorrupt, SessionNotFound
-from dsv4agent.transcript.events import EVENT_ADAPTER, Event, Rewound, UserMessage
+from dsv4agent.transcript.events import (
+    EVENT_ADAPTER,
+    Event,
+    ReasoningDelta,
+    Rewound,
+    TextDelta,
+    TurnDiscarded,
+    UserMessage,
+)
 from dsv4agent.transcript.header import FORMAT, Header
 from dsv4agent.transcript.records import Record, RecordLog, pack_ids, unpack_ids
 
@@ -130,7 +138,10 @@ class Transcript:
         return [event.model_copy(update={"seq": seq}) for event, seq in zip(events, numbers[1:], strict=True)]
 
     def live_events(self) -> list[Event]:
-        """Return the events that count: a rewind takes back all from its step on but the user's words."""
+        """Return the events that count.
+
+        A rewind takes back all from its step on but the user's words; a discarded turn loses what it said.
+        """
         live: list[Event] = []
         for event in self.events:
             if isinstance(event, Rewound):
@@ -140,6 +151,14 @@ class Transcript:
                     for kept in live
                     if kept.step < step or (kept.step == step and isinstance(kept, UserMessage))
                 ]
+            elif isinstance(event, TurnDiscarded):
+                step = event.step
+                live = [
+                    kept
+                    for kept in live
+                    if kept.step != step or not isinstance(kept, ReasoningDelta | TextDelta)
+                ]
+                live.append(event)
             else:
                 live.append(event)
         return live

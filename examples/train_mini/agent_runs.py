@@ -19,20 +19,26 @@ if TYPE_CHECKING:
 
 
 def run_with_agent(
-    model: Path, tasks: Sequence[Task], temperature: float, limits: Limits, *, seed: int = 0
+    model: Path,
+    tasks: Sequence[Task],
+    temperature: float,
+    limits: Limits,
+    *,
+    seed: int = 0,
+    redraws: int = 0,
 ) -> list[Outcome]:
     """Repair one repository after another; the context limit is the model's own."""
-    return anyio.run(_run_all, model, tasks, temperature, limits, seed)
+    return anyio.run(_run_all, model, tasks, temperature, limits, seed, redraws)
 
 
 async def _run_all(
-    model: Path, tasks: Sequence[Task], temperature: float, limits: Limits, seed: int
+    model: Path, tasks: Sequence[Task], temperature: float, limits: Limits, seed: int, redraws: int
 ) -> list[Outcome]:
     from dsv4agent.agent import Agent
     from dsv4agent.budgets import Limits as RunLimits
 
     outcomes: list[Outcome] = []
-    run_limits = RunLimits(steps=limits.steps)
+    run_limits = RunLimits(steps=limits.steps, redraws=redraws)
     # The runtime's dependencies are needed for this mode only.
     agent: Agent[None] = Agent(model, temperature=temperature, limits=run_limits)
     async with agent:

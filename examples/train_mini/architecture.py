@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from examples.train_mini.limits import COMMAND_SECONDS, CONTEXT, MAX_STEPS
+from examples.train_mini.limits import COMMAND_SECONDS, CONTEXT, MAX_STEPS, REDRAWS
 
 STREAMS = 4
 """Residual streams of the manifold-constrained hyper-connections; the kernels are written for four."""
@@ -168,7 +168,12 @@ class MiniConfig:
             "attention_dropout": 0.0,
             "initializer_range": 0.02,
             "use_cache": True,
-            "dsv4agent": {"mode": "non-think", "max_steps": MAX_STEPS, "command_seconds": COMMAND_SECONDS},
+            "dsv4agent": {
+                "mode": "non-think",
+                "max_steps": MAX_STEPS,
+                "command_seconds": COMMAND_SECONDS,
+                "redraws": REDRAWS,
+            },
         }
 
 

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from dsv4agent.encoding import StreamParser, Tokenizer, encode_tokens
+from dsv4agent.encoding.events import ParsedMessage
+from dsv4agent.repeats import KnownCalls
+from dsv4agent.tools import Foresight
 from examples.train_mini.diagnosis import diagnosis
 from examples.train_mini.packing import StoredDocument
 from examples.train_mini.repetition import EditHistory
@@ -44,6 +47,10 @@ class World(Protocol):
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Run a tool call and return what the model reads."""
+        ...
+
+    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
+        """Return what is known of a call before it runs."""
         ...
 
     def solved(self) -> bool:
@@ -149,6 +156,7 @@ class RepairRun:
         self.steps = self.tries = 0
         self._first_try = False
         self._edits = EditHistory()
+        self._known = KnownCalls()
         self._ending: Ending | None = None
 
     @property
@@ -168,11 +176,9 @@ class RepairRun:
         self._pieces.append(piece)
         if not turn or turn[-1] != self.tokenizer.eos_id:
             return self._end(Ending.UNFINISHED_TURN)
-        parser = StreamParser(REVISION, THINKING_MODE, self._tools, tokenizer=self.tokenizer)
-        parser.feed_ids(list(turn))
-        parser.finish("stop")
-        message = parser.result.as_message()
-        if parser.result.invalid_tool_calls or parser.result.truncated_call:
+        completion = self._parse(turn)
+        message = completion.as_message()
+        if completion.invalid_tool_calls or completion.truncated_call:
             return self._end(Ending.INVALID_CALL)
         if not message["tool_calls"]:
             if self.world.solved():
@@ -181,6 +187,7 @@ class RepairRun:
             return self._end(Ending.CLAIMED if claimed else Ending.GAVE_UP)
         for index, call in enumerate(message["tool_calls"]):
             call["id"] = f"call_{self.steps}_{index}"
+        self._known.add(self._foresee(message))
         results = list(self._act(message, piece))
         ids = self._encode(results, [*self.messages, message])
         self.messages += [message, *results]
@@ -190,6 +197,12 @@ class RepairRun:
             return self._end(Ending.CONTEXT)
         self._pieces.append(_Piece(ids, 1))
         return Reply(ids)
+
+    def repeats(self, turn: Sequence[int]) -> bool:
+        """Tell whether a turn, as sampled, gives nothing new: the agent's loop would draw it again."""
+        if not turn or turn[-1] != self.tokenizer.eos_id:
+            return False
+        return self._known.vain(self._foresee(self._parse(turn).as_message()))
 
     def stop(self) -> Outcome:
         """End the run before its next turn."""
@@ -248,6 +261,16 @@ class RepairRun:
         if not self.world.solved() or sum(len(piece.ids) for piece in pieces) > limit:
             return None
         return _document(pieces)
+
+    def _parse(self, turn: Sequence[int]) -> ParsedMessage:
+        parser = StreamParser(REVISION, THINKING_MODE, self._tools, tokenizer=self.tokenizer)
+        parser.feed_ids(list(turn))
+        parser.finish("stop")
+        return parser.result
+
+    def _foresee(self, message: Message) -> list[Foresight | None]:
+        calls = [call["function"] for call in message["tool_calls"]]
+        return [self.world.foresee(call["name"], json.loads(call["arguments"])) for call in calls]
 
     def _act(self, message: Message, piece: _Piece) -> Iterator[Message]:
         edited = False

@@ -11,6 +11,8 @@ from pathlib import Path
 from dsv4agent.encoding import Tokenizer
 from dsv4agent.encoding.grammar import ToolCallGrammar
 from dsv4agent.engine import Engine, SamplingParams
+from dsv4agent.engine import Sequence as EngineSequence
+from dsv4agent.repeats import redrawn
 from examples.train_mini.closed_loop import (
     REVISION,
     THINKING_MODE,
@@ -34,28 +36,36 @@ class _Worker:
     temperature: float
     limits: Limits
     seed: int
+    redraws: int
 
     def run(self, task: Task) -> tuple[Outcome, Transcript]:
         """Repair one repository."""
         run = RepairRun(world(task.collection, task.index), self.tokenizer, self.limits)
         sequence = self.engine.open(run.prompt)
-        params = SamplingParams(
-            temperature=self.temperature,
-            seed=self.seed + task.index,
-            max_tokens=self.limits.turn,
-            stop_token_ids=(self.tokenizer.eos_id,),
-        )
         try:
             while True:
-                turn: list[int] = []
-                for step in sequence.stream(params, self.grammar.constraint()):
-                    turn += step.tokens
+                start, seed, draw = len(sequence.tokens), self.seed + task.index, 0
+                turn = self._sample(sequence, seed, draw)
+                while draw < self.redraws and run.repeats(turn):
+                    draw += 1
+                    sequence.rewind(start)
+                    turn = self._sample(sequence, seed, draw)
                 reply = run.advance(turn)
                 if reply.outcome is not None:
                     return reply.outcome, run.transcript()
                 sequence.append(reply.ids)
         finally:
             sequence.close()
+
+    def _sample(self, sequence: EngineSequence, seed: int, draw: int) -> list[int]:
+        temperature, seed = redrawn(self.temperature, seed, draw)
+        params = SamplingParams(
+            temperature=temperature,
+            seed=seed,
+            max_tokens=self.limits.turn,
+            stop_token_ids=(self.tokenizer.eos_id,),
+        )
+        return [token for step in sequence.stream(params, self.grammar.constraint()) for token in step.tokens]
 
 
 _worker: _Worker | None = None
@@ -68,16 +78,18 @@ def run_with_engine(
     limits: Limits,
     *,
     seed: int = 0,
+    redraws: int = 0,
     workers: int = 2,
     transcripts: list[Transcript] | None = None,
 ) -> list[Outcome]:
     """Repair all tasks and return their outcomes in order; prints progress to standard error.
 
-    The texts of unsolved runs are appended to `transcripts`.
+    Turns without new edits are drawn again, `redraws` times, as the agent's loop does. The texts of unsolved
+    runs are appended to `transcripts`.
     """
     outcomes: list[Outcome] = []
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start, (model, temperature, limits, seed)) as pool:
+    with context.Pool(workers, _start, (model, temperature, limits, seed, redraws)) as pool:
         for outcome, transcript in pool.imap(_run, tasks):
             outcomes.append(outcome)
             if transcripts is not None and not outcome.solved:
@@ -92,7 +104,7 @@ def run_with_engine(
     return outcomes
 
 
-def _start(model: Path, temperature: float, limits: Limits, seed: int) -> None:
+def _start(model: Path, temperature: float, limits: Limits, seed: int, redraws: int) -> None:
     global _worker
     engine = Engine.load(model, threads=1)
     tokenizer = Tokenizer.from_checkpoint(model)
@@ -100,7 +112,7 @@ def _start(model: Path, temperature: float, limits: Limits, seed: int) -> None:
     grammar = ToolCallGrammar(
         functions, tokenizer, REVISION, THINKING_MODE, vocab_size=engine.config.vocab_size
     )
-    _worker = _Worker(engine, tokenizer, grammar, temperature, limits, seed)
+    _worker = _Worker(engine, tokenizer, grammar, temperature, limits, seed, redraws)
 
 
 def _run(task: Task) -> tuple[Outcome, Transcript]:

@@ -11,7 +11,7 @@ from typing import Any
 from dsv4agent.context import tool_output_tokens
 from dsv4agent.encoding import Tokenizer
 from dsv4agent.sandboxes.memory import MemorySandbox
-from dsv4agent.tools import Captured, StrReplaceEditor, ToolContext, fit_output
+from dsv4agent.tools import Captured, Foresight, StrReplaceEditor, ToolContext, fit_output
 from examples.train_mini.limits import COMMAND_SECONDS, CONTEXT
 from examples.train_mini.pytest_text import TestRun, UnsafeSource, draw_seconds, run_tests
 from examples.train_mini.repository import Repository
@@ -63,6 +63,10 @@ class Environment:
         if name == "str_replace_editor":
             return drive(self._editor(self._context, args)).text
         raise ValueError(f"there is no tool {name!r}; the tools are bash and str_replace_editor")
+
+    def foresee(self, name: str, args: Mapping[str, Any]) -> Foresight | None:
+        """Return what the editor knows of a call before it runs."""
+        return drive(self._editor.foresee(self._context, args)) if name == "str_replace_editor" else None
 
     def bash(self, command: str) -> str:
         """Run a shell command."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsv4agent.backends.checkpoint import Checkpoint
 from examples.train_mini.agent_runs import run_with_agent
 from examples.train_mini.closed_loop import Limits, Outcome, Transcript
 from examples.train_mini.engine_runs import run_with_engine
@@ -150,6 +151,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--worlds", default=WORLDS, help="package.module:function that makes worlds")
+    parser.add_argument(
+        "--redraws", type=int, help="draw turns without new edits again; default: what the model recommends"
+    )
     parser.add_argument("--agent", action="store_true", help="the real agent loop, tools and sandbox")
     parser.add_argument("--json", type=Path, help="file for all outcomes")
     parser.add_argument("--transcripts", type=Path, help="file for the texts of unsolved runs, as JSON lines")
@@ -164,10 +168,14 @@ def main() -> None:
     temperatures = temperatures or [0.0, 1.0]
     sets = arguments.sets.split(",")
     limits = Limits(arguments.steps, arguments.context)
+    recommended = Checkpoint.find(arguments.model).defaults.redraws
+    redraws: int = recommended if arguments.redraws is None else arguments.redraws
     if arguments.agent:
 
         def with_agent(tasks: Sequence[Task], temperature: float) -> list[Outcome]:
-            return run_with_agent(arguments.model, tasks, temperature, limits, seed=arguments.seed)
+            return run_with_agent(
+                arguments.model, tasks, temperature, limits, seed=arguments.seed, redraws=redraws
+            )
 
         results = evaluate(with_agent, sets, arguments.n, temperatures)
     elif choose_device(arguments.device) == "cpu":
@@ -180,6 +188,7 @@ def main() -> None:
                 temperature,
                 limits,
                 seed=arguments.seed,
+                redraws=redraws,
                 workers=len(os.sched_getaffinity(0)),
                 transcripts=unsolved,
             )
@@ -188,7 +197,7 @@ def main() -> None:
 
         results = evaluate(with_engine, sets, arguments.n, temperatures)
     else:
-        results = evaluate_batched(arguments, sets, temperatures, limits)
+        results = evaluate_batched(arguments, sets, temperatures, limits, redraws)
     print(tables(results))
     if arguments.json:
         data = [
@@ -199,7 +208,11 @@ def main() -> None:
 
 
 def evaluate_batched(
-    arguments: argparse.Namespace, sets: Sequence[str], temperatures: Sequence[float], limits: Limits
+    arguments: argparse.Namespace,
+    sets: Sequence[str],
+    temperatures: Sequence[float],
+    limits: Limits,
+    redraws: int,
 ) -> list[Result]:
     """Evaluate in batches on a GPU."""
     device = choose_device(arguments.device)
@@ -212,7 +225,8 @@ def evaluate_batched(
 
         def runner(tasks: Sequence[Task], temperature: float) -> list[Outcome]:
             unsolved: list[Transcript] = []
-            outcomes = rollout.run(tasks, Sampling(temperature, arguments.seed), transcripts=unsolved)
+            sampling = Sampling(temperature, arguments.seed, redraws=redraws)
+            outcomes = rollout.run(tasks, sampling, transcripts=unsolved)
             save_transcripts(arguments.transcripts, temperature, unsolved)
             return outcomes
 

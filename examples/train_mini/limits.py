@@ -10,3 +10,5 @@ DOCUMENT_TOKENS: Final = 6144
 """Tokens of one training document at most."""
 COMMAND_SECONDS: Final = 20
 """Seconds after which a command is stopped: a wrong edit may loop for ever."""
+REDRAWS: Final = 4
+"""Draws of a turn that are discarded at most because its edits were all made before."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dsv4agent.repeats import redrawn
 from examples.train_mini.closed_loop import Limits, Outcome, Transcript
 from examples.train_mini.decoding import BatchDecoder, sample
 from examples.train_mini.export import load_model
@@ -33,11 +34,15 @@ CHECK_EVERY = 8
 
 @dataclass(frozen=True)
 class Sampling:
-    """How turns are drawn: temperature 0 is greedy. With `every_other` half of the runs are greedy anyway."""
+    """How turns are drawn: temperature 0 is greedy. With `every_other` half of the runs are greedy anyway.
+
+    Turns without new edits are drawn again, `redraws` times at most, as the agent's loop does.
+    """
 
     temperature: float = 0.0
     seed: int = 0
     every_other: bool = False
+    redraws: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,19 @@ class Rollout:
             begin = time.monotonic()
             self.prefilled_tokens += sum(map(len, new.values()))
             logits = self.decoder.extend(runs, [new[run] for run in runs])
+            starts = self.decoder.lengths.clone()
             turns = self.sample_turns(runs, logits, sampling.temperature, generator, greedy)
+            for draw in range(1, sampling.redraws + 1):
+                vain = self.pool.repeats(list(zip(runs, turns, strict=True)))
+                places = [place for place, again in enumerate(vain) if again]
+                if not places:
+                    break
+                again = [runs[place] for place in places]
+                self.decoder.lengths[again] = starts[again]
+                temperature, _ = redrawn(sampling.temperature, seed, draw)
+                drawn = self.sample_turns(again, logits[places], temperature, generator)
+                for place, turn in zip(places, drawn, strict=True):
+                    turns[place] = turn
             self.sampled_tokens += sum(map(len, turns))
             replies = self.pool.advance(list(zip(runs, turns, strict=True)))
             new = {}

@@ -89,6 +89,10 @@ class WorldPool:
         """Give assistant turns to runs by number; return what follows each."""
         return self._ask("advance", turns)
 
+    def repeats(self, turns: Sequence[tuple[int, list[int]]]) -> list[bool]:
+        """Tell of turns, by number of their run, whether the agent's loop would draw them again."""
+        return self._ask("repeats", turns)
+
     def stop(self, runs: Sequence[int]) -> list[Outcome]:
         """End runs as they stand, before their next turn; return their outcomes."""
         return self._ask("stop", [(run, None) for run in runs])
@@ -177,6 +181,8 @@ def serve(
                 result.append(runs[number].prompt)
             elif verb == "advance":
                 result.append(runs[number].advance(argument))
+            elif verb == "repeats":
+                result.append(runs[number].repeats(argument))
             elif verb == "stop":
                 result.append(runs[number].stop())
             elif verb == "transcript":

@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from random import Random
 from typing import Any
 
+from dsv4agent.tools import Foresight
 from examples.train_mini.documents import opening_messages
 from examples.train_mini.environment import Environment
 from examples.train_mini.repository import Repository
@@ -44,6 +45,13 @@ class RepositoryWorld:
             return f"invalid_arguments: {error}"
         self._bug_shown |= self.repository.bug.bad_line.strip() in result
         return result
+
+    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
+        """Return what is known of a call before it runs."""
+        try:
+            return self._environment.foresee(name, arguments)
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def solved(self) -> bool:
         """Whether all tests pass now."""

@@ -306,3 +306,25 @@ async def test_paths_that_no_encoding_holds_are_refused(make_desk: Desk) -> None
     result = await make_desk({}).call("view", "a\ud800")
     assert result.code == "invalid_arguments"
     result.text.encode()
+
+
+async def test_an_edit_is_foreseen_by_what_it_says_and_what_it_finds(make_desk: Desk) -> None:
+    desk = make_desk({"a.py": PROGRAM, "bytes": b"\0\xff"})
+
+    async def foresee(command: str, path: str, **arguments: Any) -> Any:
+        return await desk.editor.foresee(desk.context, {"command": command, "path": path, **arguments})
+
+    edit = {"old_str": "a - b", "new_str": "a + b"}
+    first = await foresee("str_replace", "a.py", **edit)
+    assert first.changes
+    assert await foresee("str_replace", "/workspace/./a.py", **edit) != first, "arguments as they are written"
+    assert await foresee("str_replace", "a.py", **edit) == first, "nothing was done"
+    await desk.call("str_replace", "a.py", **edit)
+    assert await foresee("str_replace", "a.py", **edit) != first
+    await desk.call("str_replace", "a.py", old_str="a + b", new_str="a - b")
+    assert await foresee("str_replace", "a.py", **edit) == first
+    assert not (await foresee("str_replace", "a.py", old_str="a", new_str="a")).changes
+    assert (await foresee("create", "new.py", file_text="x")).changes
+    assert (await foresee("insert", "a.py", insert_line=0, new_str="\ud800")) is None
+    for nothing in (("view", "a.py"), ("create", "bytes"), ("str_replace", "")):
+        assert await foresee(*nothing, file_text="", **edit) is None

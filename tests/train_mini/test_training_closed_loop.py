@@ -169,6 +169,28 @@ def test_repeated_edits_are_counted_but_not_undos(turns: list[list[int]], repeat
     assert run.stop().repeats == repeats
 
 
+@pytest.mark.parametrize(
+    ("turns", "again"),
+    [
+        ([], False),
+        ([WRONG, UNDO], True),
+        ([WRONG], False),
+        (
+            [edit("    return a - b", "    return a // b"), edit("    return a // b", "    return a - b")],
+            False,
+        ),
+    ],
+)
+def test_a_turn_is_drawn_again_if_its_edit_was_made_from_the_same_state(
+    turns: list[list[int]], again: bool
+) -> None:
+    run, _ = run_of(*turns, limits=Limits(steps=20, context=20000, turn=900))
+    assert run.repeats(WRONG) is again
+    assert run.repeats(EMPTY)
+    assert not run.repeats(DONE)
+    assert not run.repeats(WRONG[:-1]), "a turn that was cut off ends the run, as in the loop"
+
+
 def test_undo_with_other_lines_around_it_is_still_one() -> None:
     history = EditHistory()
     there = {"command": "str_replace", "path": "a.py", "old_str": "x\ny", "new_str": "x\nz"}
@@ -203,6 +225,7 @@ def test_pool_runs_worlds_in_processes(tmp_path: Path) -> None:
             tokenizer().decode(RepairRun(OneLineWorld(name), tokenizer()).prompt)[-40:]
             for name in ("a-0", "b-1", "c-2")
         ]
+        assert pool.repeats([(2, EMPTY), (0, DONE), (1, WRONG)]) == [True, False, False]
         replies = pool.advance([(2, WRONG), (0, DONE), (1, WRONG)])
         assert replies[1].outcome is not None
         assert replies[1].outcome.name == "a-0"
@@ -273,6 +296,46 @@ def test_rollout_brings_every_run_to_an_end(tmp_path: Path) -> None:
     assert [outcome.name for outcome in first] == ["a-0", "a-1", "a-2"]
     assert {outcome.ending for outcome in first} <= {Ending.UNFINISHED_TURN, Ending.GAVE_UP, Ending.CONTEXT}
     assert not any(outcome.solved for outcome in first)
+
+
+class Scripted(Rollout):
+    """Takes turns from a list and notes for which runs, from which lengths and how hot they were drawn."""
+
+    def script(self, *draws: list[list[int]]) -> list[tuple[list[int], list[int], float]]:
+        self._draws = list(draws)
+        self._asked: list[tuple[list[int], list[int], float]] = []
+        return self._asked
+
+    def sample_turns(
+        self,
+        runs: list[int],
+        first: torch.Tensor,
+        temperature: float,
+        generator: torch.Generator,
+        greedy: torch.Tensor | None = None,
+    ) -> list[list[int]]:
+        assert len(first) == len(runs)
+        self._asked.append((runs, integers(self.decoder.lengths[runs]), temperature))
+        turns = self._draws.pop(0)
+        for run, turn in zip(runs, turns, strict=True):
+            self.decoder.lengths[run] += len(turn) - 1
+        return turns
+
+
+def test_rollout_draws_vain_turns_again(tmp_path: Path) -> None:
+    path = write_byte_tokenizer(tmp_path)
+    limits = Limits(steps=9, context=8192, turn=900)
+    model = tiny_model(vocab_size=tokenizer().vocab_size, max_positions=8192)
+    with WorldPool(WORLDS, path, workers=1, limits=limits) as pool:
+        rollout = Scripted(model, pool, batch=2, limits=limits)
+        asked = rollout.script([EMPTY, WRONG], [EMPTY], [WRONG], [RIGHT, DONE], [DONE])
+        outcomes = rollout.run([Task("a", 0), Task("a", 1)], Sampling(redraws=2))
+    assert [outcome.ending for outcome in outcomes] == [Ending.DONE, Ending.CLAIMED]
+    assert [runs for runs, _, _ in asked] == [[0, 1], [0], [0], [0, 1], [0]]
+    assert asked[0][1][0] == asked[1][1][0] == asked[2][1][0]
+    assert asked[3][1][1] > asked[0][1][1]
+    assert [temperature for _, _, temperature in asked] == [0.0, 1.0, 1.0, 0.0, 0.0]
+    assert outcomes[0].tries == 2, "what was drawn again was not done"
 
 
 def test_rollout_collects_from_runs_that_time_ends(tmp_path: Path) -> None:

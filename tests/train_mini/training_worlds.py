@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from dsv4agent.tools import Foresight
+
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -64,6 +66,12 @@ class OneLineWorld:
             return "not_found: no such text"
         self.text = self.text.replace(old, arguments["new_str"])
         return "edited"
+
+    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
+        if name != "str_replace_editor":
+            return None
+        key = f"{self.text}\0{arguments['old_str']}\0{arguments['new_str']}"
+        return Foresight(key, changes=arguments["old_str"] != arguments["new_str"])
 
     def solved(self) -> bool:
         return "return a + b" in self.text

@@ -21,7 +21,7 @@ GIVEN = {
 
 def events() -> st.SearchStrategy[Event]:
     kinds: tuple[type[SessionStarted], ...] = get_args(Event)
-    assert len(kinds) == 12
+    assert len(kinds) == 13
     return st.one_of(
         *(
             st.builds(kind, **{name: given for name, given in GIVEN.items() if name in kind.model_fields})
