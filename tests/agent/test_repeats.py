@@ -93,11 +93,14 @@ async def test_turns_without_edits_may_repeat(workspace: Path) -> None:
 async def test_a_crash_between_discarding_and_drawing_loses_nothing(workspace: Path) -> None:
     agent, backend = make(THERE, BACK, (THERE, OTHER), says("ok"))
     async with agent.session(workspace, sandbox="none") as session:
+        stops: list[StopReason] = []
         async for event in session.run("go"):
             if isinstance(event, TurnDiscarded):
                 session.interrupt()
+            elif isinstance(event, RunFinished):
+                stops.append(event.stop_reason)
         name = session.id
-    assert isinstance(event, RunFinished) and event.stop_reason is StopReason.INTERRUPTED
+    assert stops == [StopReason.INTERRUPTED]
     async with Agent[None](backend).session(workspace, sandbox="none", resume=name) as session:
         events = await collect(session, None)
         assert_exact(session, backend)
