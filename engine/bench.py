@@ -63,7 +63,7 @@ def measure(folder: Path, context: int, decoded: int, repeats: int, threads: int
     with Engine.load(folder, device="cpu", precision="fp32", threads=threads) as engine:
         draw = random.Random(0)
         prompt = [draw.randrange(engine.config.vocab_size) for _ in range(context - decoded)]
-        reference = TransformersModel(folder) if compare else None
+        reference = TransformersModel.from_checkpoint(folder) if compare else None
         difference = None if reference is None else _difference(engine, reference, prompt[:600])
         if difference is not None and not difference <= AGREEMENT:
             raise SystemExit(f"logits differ by {difference:.2e}: the programs do not compute the same model")

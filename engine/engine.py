@@ -306,6 +306,10 @@ class Engine:
         """Move a closed sequence's states among the recent ones."""
         self.scheduler.run(at_once(lambda: self.records.retire(lineage)), urgent=True)
 
+    def forget(self) -> None:
+        """Let go of the states of closed sequences, which are kept to start others from."""
+        self.scheduler.run(at_once(self.records.clear), urgent=True)
+
     def close(self) -> None:
         """End the device thread; waiting calls fail with `EngineClosed`."""
         self.scheduler.close()

@@ -13,6 +13,7 @@ from dsv4agent.engine.ops.compiled import COMPILED
 from dsv4agent.engine.weights.loader import resident_bytes
 
 _GIB = 2**30
+_PINNED_SHARE = 0.8
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,6 +45,11 @@ def available_bytes(device: torch.device) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def pinnable_bytes() -> int:
+    """Return how much host memory may be pinned: most of what is free, the rest is the machine's."""
+    return int(_PINNED_SHARE * available_bytes(torch.device("cpu")))
 
 
 def check_fit(config: ModelConfig, device: torch.device, available: int | None = None) -> None:

@@ -22,22 +22,29 @@ def bench_engine(
     widths: str,
     prefill: str,
     *,
+    routing: str,
+    transformers: bool,
     as_json: bool,
 ) -> None:
     """Measure and print.
 
     Raises:
-        BackendError: There is no CUDA device, or no Triton.
+        BackendError: There is no CUDA device, no Triton, or no transformers if it is asked for.
         UsageError: An option cannot be read, or there is no such model.
     """
     _check_device()
+    if transformers and find_spec("transformers") is None:
+        raise BackendError("transformers is not installed; run: pip install 'dsv4agent[bench]'")
     from dsv4agent.engine.runner.bench import BenchOrder, numbers
 
     try:
         before, together, lengths = numbers(contexts), numbers(widths), numbers(prefill)
     except ValueError as error:
         raise UsageError(f"Give numbers separated by commas: {error}.") from error
-    _run(BenchOrder(model, layers, experts, before, together, lengths), as_json=as_json)
+    order = BenchOrder(
+        model, layers, experts, before, together, lengths, routing=routing, transformers=transformers
+    )
+    _run(order, as_json=as_json)
 
 
 def profile_step(model: str, layers: int | None, experts: int | None, context: int, *, as_json: bool) -> None:

@@ -242,12 +242,28 @@ def bench_engine_command(
     contexts: Annotated[str, typer.Option(help="Tokens before the decode steps, by commas.")] = "8192",
     widths: Annotated[str, typer.Option(help="Sequences that decode together, by commas.")] = "1,8",
     prefill: Annotated[str, typer.Option(help="Tokens of prefill runs, by commas.")] = "4096",
+    routing: Annotated[
+        Literal["uniform", "resident"], typer.Option(help="Over all experts, or over those on the card.")
+    ] = "uniform",
+    transformers: Annotated[
+        bool, typer.Option("--transformers", help="Time the library too, on the same weights in this run.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Measure decoding and prefill on the GPU, with random weights of a model's real shapes."""
     from dsv4agent.cli.benchmarks import bench_engine
 
-    bench_engine(model, layers, experts, contexts, widths, prefill, as_json=json)
+    bench_engine(
+        model,
+        layers,
+        experts,
+        contexts,
+        widths,
+        prefill,
+        routing=routing,
+        transformers=transformers,
+        as_json=json,
+    )
 
 
 @profile_app.command("step")

@@ -90,6 +90,10 @@ class PrefixRecords:
         self._closed.popitem(last=False)
         return True
 
+    def clear(self) -> None:
+        """Forget all lineages that were closed."""
+        self._closed.clear()
+
     def attach(self, tokens: Sequence[int]) -> State | None:
         """Return a copy of the deepest known state on a prefix of `tokens`, or None."""
         best: Lineage | None = None

@@ -19,9 +19,16 @@ _STREAM_BLOCK = 8192
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this card does at best: bytes per second read, operations per second by type."""
+    """What this card does at best.
+
+    Attributes:
+        read: Bytes per second from its own memory.
+        link: Bytes per second from pinned host memory.
+        operations: Operations per second by type.
+    """
 
     read: float
+    link: float
     operations: dict[str, float]
 
 
@@ -58,7 +65,7 @@ def time_calls(runs: Sequence[Callable[[], object]], repeats: int = 7) -> float:
 
 
 def measure_ceilings() -> Ceilings:
-    """Measure a streaming read of 4 GB and square products of 8192."""
+    """Measure a streaming read of 4 GB, a copy of 256 MB from the host and square products of 8192."""
     words = torch.randint(0, 2**31 - 1, (1 << 30,), dtype=torch.int32, device="cuda")
     sums = torch.empty(words.numel() // _STREAM_BLOCK, dtype=torch.int32, device="cuda")
 
@@ -66,11 +73,14 @@ def measure_ceilings() -> Ceilings:
         _read_kernel[(sums.numel(),)](words, sums, BLOCK=_STREAM_BLOCK, num_warps=8)
 
     rate = words.numel() * 4 / time_calls((read,))
+    away = torch.empty(1 << 28, dtype=torch.uint8).pin_memory()
+    here = words.view(torch.uint8)[: away.numel()]
+    link = away.numel() / time_calls((lambda: here.copy_(away, non_blocking=True),))
     size = 8192
     a = torch.randn(size, size, device="cuda").to(torch.bfloat16)
     b = torch.randn(size, size, device="cuda").to(torch.bfloat16)
     bf16 = 2 * size**3 / time_calls((lambda: a @ b,))
-    return Ceilings(rate, {"bf16": bf16, "fp8": _fp8_rate(a, b) or 2 * bf16})
+    return Ceilings(rate, link, {"bf16": bf16, "fp8": _fp8_rate(a, b) or 2 * bf16})
 
 
 def _fp8_rate(a: Tensor, b: Tensor) -> float | None:

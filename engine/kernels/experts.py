@@ -83,6 +83,7 @@ class ExpertTable:
     Attributes:
         shape: Of each.
         addresses: int64 [e], on the device that computes.
+        packed: The experts themselves.
     """
 
     def __init__(self, shape: ExpertShape, experts: Sequence[Tensor], device: torch.device) -> None:
@@ -94,10 +95,10 @@ class ExpertTable:
             assert expert.device.type == device.type or expert.is_pinned()
         self.shape = shape
         self.addresses = torch.tensor([e.data_ptr() for e in experts], dtype=torch.int64, device=device)
-        self._experts = tuple(experts)
+        self.packed = tuple(experts)
 
     def __len__(self) -> int:
-        return len(self._experts)
+        return len(self.packed)
 
 
 def pack_expert(w1: Fp4Weight, w2: Fp4Weight, w3: Fp4Weight) -> Tensor:

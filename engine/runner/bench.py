@@ -23,17 +23,24 @@ from typing import Any
 import torch
 
 from dsv4agent.engine.config import DrafterKind, ModelConfig
-from dsv4agent.engine.kernels.ceilings import measure_ceilings
+from dsv4agent.engine.kernels.ceilings import Ceilings, measure_ceilings
+from dsv4agent.engine.memory import available_bytes, pinnable_bytes
 from dsv4agent.engine.ops.lists import integers
+from dsv4agent.engine.runner.peer import Peer
 from dsv4agent.engine.runner.runner import Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
 from dsv4agent.engine.runner.synthetic import fill_state, random_weights
+from dsv4agent.engine.runner.weights import ModelWeights
 from dsv4agent.engine.weights.known_shapes import KNOWN, known_config
-from dsv4agent.engine.weights.plan import plan_memory
+from dsv4agent.engine.weights.memory_plan import MemoryPlan
+from dsv4agent.engine.weights.plan import Part, plan_memory
 
 Say = Callable[[str], object]
+ROUTINGS = ("uniform", "resident")
 _HUGE = 1 << 50
+_MARGIN = 1024
+"""Tokens of room behind a context, for the steps of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,9 @@ class BenchOrder:
         widths: Sequences that decode together.
         prefill: Lengths of prefill runs.
         steps: Decode steps of one measurement.
+        routing: `uniform`, over all experts, or `resident`, over those that are on the card.
         profile: Whether to list the kernels of a decode step by time.
+        transformers: Whether to time the library on the same weights; the card must hold both.
     """
 
     model: str = "flash"
@@ -58,7 +67,9 @@ class BenchOrder:
     widths: tuple[int, ...] = (1, 8)
     prefill: tuple[int, ...] = (4096,)
     steps: int = 30
+    routing: str = "uniform"
     profile: bool = False
+    transformers: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--widths", type=numbers, default=given.widths, help="sequences that decode together: 1,8")
     add("--prefill", type=numbers, default=given.prefill, help="tokens of prefill runs; empty for none")
     add("--steps", type=int, default=given.steps, help="decode steps of one measurement")
+    add("--routing", choices=ROUTINGS, default=given.routing, help="over all experts, or those on the card")
     add("--profile", action="store_true", help="kernels of a decode step by time")
+    add("--transformers", action="store_true", help="time the library on the same weights in this run")
     add("--json", type=Path, help="write all figures to this file")
     options = vars(parser.parse_args(arguments))
     file: Path | None = options.pop("json")
@@ -107,26 +120,34 @@ class Benchmark:
         torch.cuda.empty_cache()
         rates = ", ".join(f"{unit} {rate / 1e12:.0f} TFLOP/s" for unit, rate in ceilings.operations.items())
         self._say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-        self._say(f"read {ceilings.read / 1e9:.0f} GB/s, {rates}")
+        self._say(
+            f"read {ceilings.read / 1e9:.0f} GB/s, from the host {ceilings.link / 1e9:.0f} GB/s, {rates}"
+        )
+        plan = self._plan()
         generator = torch.Generator("cuda").manual_seed(1)
         begin = time.monotonic()
-        weights = random_weights(self.config, generator)
+        weights = random_weights(
+            self.config,
+            generator,
+            on_host=lambda layer, expert: expert >= plan.resident[layer],
+            embedding_on_host=plan.part(Part.EMBEDDING).host > 0,
+            routed=plan.resident if self._order.routing == "resident" else None,
+        )
         torch.cuda.synchronize()
         seconds, size = time.monotonic() - begin, torch.cuda.memory_allocated() / 2**30
         shape = f"{len(self.config.layers)} layers, {self.config.n_routed_experts} experts"
         self._say(f"{self._order.model}, {shape}: {size:.1f} GiB of weights in {seconds:.1f} s")
         widths, contexts, lengths = self._order.widths, self._order.contexts, self._order.prefill
-        most = max(*widths, 1)
-        longest = max(*contexts, *lengths, 0) + 4 * self._order.steps + 256
+        longest = max(*contexts, *lengths, 0) + _MARGIN
         for context in contexts:
-            count = most if context <= 131072 else 1
+            count = self._count(context)
             runner = Runner(
-                self.config, weights, Capacity.of(count, context + 1024, 512), torch.device("cuda")
+                self.config, weights, Capacity.of(count, context + _MARGIN, 512), torch.device("cuda")
             )
             fill_state(runner.state, generator)
             for width in widths:
                 if width <= count:
-                    self._decode(runner, context, width, ceilings.read)
+                    self._decode(runner, context, width, ceilings, plan)
             if self._order.profile and context == contexts[0]:
                 self._profile(runner, context)
             del runner
@@ -136,9 +157,47 @@ class Benchmark:
             runner = Runner(self.config, weights, capacity, torch.device("cuda"))
             for length in lengths:
                 self._prefill(runner, length)
+            if self._order.transformers:
+                self._beside(runner, weights, lengths[0])
         return self.rows
 
-    def _decode(self, runner: Runner, context: int, width: int, read: float) -> None:
+    def _plan(self) -> MemoryPlan:
+        """Return where the weights go on this machine; it is told if they do not all fit on the card."""
+        order = self._order
+        sizes = [(context, self._count(context)) for context in order.contexts]
+        context, sequences = max(
+            [*sizes, (max(order.prefill, default=1), 1)], key=lambda size: size[0] * size[1]
+        )
+        torch.cuda.empty_cache()
+        plan = plan_memory(
+            self.config,
+            gpu_bytes=available_bytes(torch.device("cuda")),
+            host_bytes=pinnable_bytes(),
+            context=min(context + _MARGIN, self.config.max_position_embeddings),
+            sequences=sequences,
+        )
+        if plan.host_bytes:
+            for line in plan.describe():
+                self._say(line)
+        return plan
+
+    def _count(self, context: int) -> int:
+        """Return how many sequences of this length are kept."""
+        return max(*self._order.widths, 1) if context <= 131072 else 1
+
+    def _beside(self, runner: Runner, weights: ModelWeights, length: int) -> None:
+        peer = Peer(self._order.model, self.config, weights)
+        for found in peer.compare(runner, self._tokens(length), self._order.steps):
+            self._say(
+                f"{found.what:8} {found.tokens:8} tokens: {found.ours:9.3f} ms, transformers {peer.version} "
+                f"{found.theirs:9.3f} ms, {found.ratio:.1f} times"
+            )
+            row = {"ms": found.ours, "transformers_ms": found.theirs, "ratio": found.ratio}
+            self.rows.append({"what": f"{found.what} beside", "tokens": found.tokens, **row})
+
+    def _decode(
+        self, runner: Runner, context: int, width: int, ceilings: Ceilings, placed: MemoryPlan
+    ) -> None:
         members = [_opened(runner, context) for _ in range(width)]
         ids = self._tokens(width)
         batch = runner.decode(members, ids, steps=3)
@@ -154,7 +213,8 @@ class Benchmark:
         for member in members:
             member.close()
         plan = plan_memory(self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, sequences=1)
-        floor = plan.bytes_per_token().floor_ms(read, read)
+        share = 1.0 if self._order.routing == "resident" else placed.resident_share
+        floor = plan.bytes_per_token(share).floor_ms(ceilings.read, ceilings.link)
         median = statistics.median(times)
         self._note(
             "decode",

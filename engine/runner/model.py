@@ -12,7 +12,7 @@ from dsv4agent.engine.config import BLOCK
 from dsv4agent.engine.kernels.kv_rows import PAGE_TOKENS
 from dsv4agent.engine.kernels.launch import ceil_div
 from dsv4agent.engine.kernels.sampling import pack_bits, sample, signed
-from dsv4agent.engine.memory import available_bytes
+from dsv4agent.engine.memory import available_bytes, pinnable_bytes
 from dsv4agent.engine.runner.runner import WIDTHS, Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
@@ -22,8 +22,6 @@ from dsv4agent.engine.weights.loader import Checkpoint
 from dsv4agent.engine.weights.memory_plan import MemoryPlan
 from dsv4agent.engine.weights.plan import CHUNK, Part, plan_memory
 
-_HOST_SHARE = 0.8
-"""Of the free host memory, how much may be pinned."""
 _SPARE_PAGES = 16
 """For forks that write into a page others share; they fit into what the plan leaves alone."""
 
@@ -118,11 +116,10 @@ def load_model(
         WrongDtype: A tensor is not stored as the kernels read it.
     """
     config = checkpoint.config
-    host = int(_HOST_SHARE * available_bytes(torch.device("cpu")))
     plan = plan_memory(
         config,
         gpu_bytes=available_bytes(device),
-        host_bytes=host if device.type == "cuda" else 0,
+        host_bytes=pinnable_bytes() if device.type == "cuda" else 0,
         context=context,
         sequences=sequences,
         chunk=min(CHUNK, ceil_div(context, BLOCK) * BLOCK),

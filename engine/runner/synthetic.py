@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,17 @@ from dsv4agent.engine.runner.weights import (
     Placement,
 )
 
+_NEVER = 1e9
+"""Far above any score: an expert whose bias is less by so much is never chosen."""
+
 
 def random_weights(
-    config: ModelConfig, generator: torch.Generator, *, on_host: Placement = lambda _layer, _expert: False
+    config: ModelConfig,
+    generator: torch.Generator,
+    *,
+    on_host: Placement = lambda _layer, _expert: False,
+    embedding_on_host: bool = False,
+    routed: Sequence[int] | None = None,
 ) -> ModelWeights:
     """Draw all weights of the main model on the generator's device.
 
@@ -38,8 +48,10 @@ def random_weights(
         config: Of the model.
         generator: Source, on the device that computes.
         on_host: Which experts are put into pinned host memory.
+        embedding_on_host: Whether the embedding is.
+        routed: For each layer, how many of its experts, the first ones, can be chosen; None for all.
     """
-    return _Draw(config, generator).model(on_host)
+    return _Draw(config, generator, routed).model(on_host, embedding_on_host)
 
 
 def fill_state(state: DeviceState, generator: torch.Generator) -> None:
@@ -55,15 +67,17 @@ def fill_state(state: DeviceState, generator: torch.Generator) -> None:
 
 
 class _Draw:
-    def __init__(self, config: ModelConfig, generator: torch.Generator) -> None:
+    def __init__(self, config: ModelConfig, generator: torch.Generator, routed: Sequence[int] | None) -> None:
         self._config = config
         self._generator = generator
         self._device = torch.device(generator.device)
+        self._routed = routed
 
-    def model(self, on_host: Placement) -> ModelWeights:
+    def model(self, on_host: Placement, embedding_on_host: bool) -> ModelWeights:
         c, g = self._config, self._generator
+        rows = normal(g, c.vocab_size, c.hidden_size)
         return ModelWeights(
-            embedding=EmbeddingTable(normal(g, c.vocab_size, c.hidden_size), self._device),
+            embedding=EmbeddingTable(self._pinned(rows) if embedding_on_host else rows, self._device),
             layers=tuple(self._layer(index, spec, on_host) for index, spec in enumerate(c.layers)),
             head_mix=self._mix(STREAMS, 1),
             norm=self._ones(c.hidden_size),
@@ -116,18 +130,21 @@ class _Draw:
             self._config.moe_intermediate_size,
         )
         shape = ExpertShape(d, width)
-        experts = random_experts(g, c.n_routed_experts, shape)
-        experts = [
-            expert.cpu().pin_memory() if on_host(index, number) else expert
-            for number, expert in enumerate(experts)
-        ]
+        away = [on_host(index, number) for number in range(c.n_routed_experts)]
+        # Drawn apart, so that what goes away leaves its room on the device.
+        resident = iter(random_experts(g, away.count(False), shape))
+        spilled = iter(self._pinned(torch.stack(random_experts(g, sum(away), shape))) if any(away) else ())
+        experts = [next(spilled if gone else resident) for gone in away]
+        never = slice(c.n_routed_experts if self._routed is None else self._routed[index], None)
         table = bias = None
         if spec.hash_routed:
             scores = torch.rand(c.vocab_size, c.n_routed_experts, generator=g, device=self._device)
+            scores[:, never] = -1
             chosen = scores.topk(c.num_experts_per_tok).indices
             table = chosen.sort(dim=-1).values.to(torch.int32)
         else:
             bias = 0.1 * torch.randn(c.n_routed_experts, generator=g, device=self._device)
+            bias[never] = -_NEVER
         return MoeWeights(
             gate=random_linear(g, c.n_routed_experts, d, "bf16"),
             bias=bias,
@@ -136,6 +153,10 @@ class _Draw:
             shared_out=random_linear(g, d, width, "fp8"),
             experts=ExpertTable(shape, experts, self._device),
         )
+
+    def _pinned(self, x: Tensor) -> Tensor:
+        away = x.cpu()
+        return away.pin_memory() if self._device.type == "cuda" else away
 
     def _mix(self, columns: int, iterations: int) -> PackedMix:
         c, width = self._config, STREAMS * self._config.hidden_size
