@@ -32,8 +32,8 @@ from examples.train_mini.repository import Repository, make_repository, write
 TASK = "The tests fail. Find the bug and fix it."
 TESTS = ("python", "-B", "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider")
 CHECK = Check(shlex.join(TESTS), seconds=60)
-PATIENCE, SHORTEST = 170.0, 15.0
-"""Seconds for all attempts together, and the fewest in which another is worth beginning."""
+PATIENCE, LONGEST, SHORTEST = 170.0, 60.0, 15.0
+"""Seconds for all attempts together, for one, and the fewest in which another is worth beginning."""
 CIRCLING = 3
 """Times that an attempt may make the same calls: after that it finds nothing new."""
 SEED_STEP = 1_000_003
@@ -116,7 +116,8 @@ async def repair(console: Console, folder: Path, options: Options) -> str:
             if number > 1:
                 console.rule(f"the tests still fail; its changes were taken back: attempt {number}")
             async with agent.session(folder, seed=options.seed + (number - 1) * SEED_STEP) as session:
-                limits = Limits(steps=options.max_steps, seconds=end - anyio.current_time(), repeats=CIRCLING)
+                seconds = min(LONGEST, end - anyio.current_time())
+                limits = Limits(steps=options.max_steps, seconds=seconds, repeats=CIRCLING)
                 await work(console, session, limits)
                 passed = (await CHECK.run(session.sandbox)).exit_code == 0
                 late = end - anyio.current_time() < SHORTEST

@@ -84,10 +84,23 @@ class ExpertTable:
         shape: Of each.
         addresses: int64 [e], on the device that computes.
         packed: The experts themselves.
+        away: Which of them are in host memory.
+        uses: int32 [e], on the device that computes: the router adds each choice; None if nobody counts.
+        version: How often addresses changed.
     """
 
-    def __init__(self, shape: ExpertShape, experts: Sequence[Tensor], device: torch.device) -> None:
-        """Take packed experts, uint8 [shape.size], on the device or in pinned memory of the host."""
+    def __init__(
+        self,
+        shape: ExpertShape,
+        experts: Sequence[Tensor],
+        device: torch.device,
+        *,
+        away: Sequence[bool] | None = None,
+    ) -> None:
+        """Take packed experts, uint8 [shape.size], on the device or in pinned memory of the host.
+
+        `away` tells which are in host memory; by default, those that are not on the device.
+        """
         for expert in experts:
             assert expert.numel() == shape.size and expert.is_contiguous()
             # The kernels are told that addresses are multiples of 16.
@@ -95,10 +108,34 @@ class ExpertTable:
             assert expert.device.type == device.type or expert.is_pinned()
         self.shape = shape
         self.addresses = torch.tensor([e.data_ptr() for e in experts], dtype=torch.int64, device=device)
-        self.packed = tuple(experts)
+        self.packed = list(experts)
+        self.away = [e.device.type != device.type for e in experts] if away is None else list(away)
+        self.uses: Tensor | None = None
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def exchange(self, wanted: int, unused: int, staging: Tensor) -> None:
+        """Let an expert on the host and one on the device change places, behind what was started before.
+
+        Args:
+            wanted: On the host.
+            unused: On the device.
+            staging: uint8 [shape.size or more], on the device; overwritten.
+        """
+        assert self.away[wanted] and not self.away[unused]
+        there, here = self.packed[wanted], self.packed[unused]
+        kept = staging[: self.shape.size]
+        kept.copy_(here)
+        here.copy_(there, non_blocking=True)
+        there.copy_(kept, non_blocking=True)
+        self.packed[wanted], self.packed[unused] = here, there
+        self.away[wanted], self.away[unused] = False, True
+        for expert in (wanted, unused):
+            # Filled on the device: a number copied there would make the host wait.
+            self.addresses[expert : expert + 1].fill_(self.packed[expert].data_ptr())
+        self.version += 1
 
 
 def pack_expert(w1: Fp4Weight, w2: Fp4Weight, w3: Fp4Weight) -> Tensor:

@@ -71,7 +71,14 @@ class _Schedule:
 
 
 def routed_experts(
-    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: ExpertTable, shared: Tensor, *, limit: float
+    x: QuantizedRows,
+    ids: Tensor,
+    weights: Tensor,
+    experts: ExpertTable,
+    shared: Tensor,
+    *,
+    limit: float,
+    addresses: Tensor | None = None,
 ) -> Tensor:
     """Return the sum of the chosen experts and of the shared one, bfloat16 [m, D].
 
@@ -82,6 +89,7 @@ def routed_experts(
         experts: The layer's experts.
         shared: Output of the shared expert, bfloat16 [m, D].
         limit: Of the SwiGLU clamps.
+        addresses: Where the experts are now, if not where their table says.
     """
     m, chosen = ids.shape
     out = torch.empty(m, experts.shape.hidden, dtype=torch.bfloat16, device=shared.device)
@@ -90,7 +98,7 @@ def routed_experts(
         return out
     assert shared.is_contiguous()
     schedule = _schedule(ids, experts)
-    _compute(x, weights, experts, schedule, outputs, (shared, out), limit)
+    _compute(x, weights, experts, schedule, outputs, (shared, out), limit, addresses)
     if schedule.grouped:
         channels, plan = experts.shape.hidden, tuning.ROWS
         with on_device(shared):
@@ -119,12 +127,14 @@ def _compute(
     outputs: Tensor,
     combine: tuple[Tensor, Tensor] | None,
     limit: float,
+    addresses: Tensor | None = None,
 ) -> None:
     """Fill `outputs`; for few tokens also the second of `combine`, the sum with the first, if given."""
     m, chosen, _ = outputs.shape
     shape = experts.shape
     active = torch.empty(m * chosen, shape.width, dtype=torch.bfloat16, device=outputs.device)
-    common = (schedule.experts, schedule.first, schedule.last, schedule.order, experts.addresses)
+    addresses = experts.addresses if addresses is None else addresses
+    common = (schedule.experts, schedule.first, schedule.last, schedule.order, addresses)
     form = {
         "CHOSEN": chosen,
         "WIDTH": shape.width,

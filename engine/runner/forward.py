@@ -24,6 +24,7 @@ from dsv4agent.engine.kernels.moe import routed_experts
 from dsv4agent.engine.kernels.quantize import quantize_rows, rms_norm_quantize, swiglu_quantize
 from dsv4agent.engine.kernels.sparse_attention import Entries, attend
 from dsv4agent.engine.model.rope import frequencies
+from dsv4agent.engine.runner.passage import LEAST, Passage
 from dsv4agent.engine.runner.state import DeviceState, LayerState
 from dsv4agent.engine.runner.weights import AttentionWeights, ModelWeights, MoeWeights
 
@@ -39,12 +40,14 @@ class StepInput:
         places: Whose they are.
         end: At least the position after the last token of any sequence; fixed in a captured graph.
         wanted: int64 [n], tokens whose logits are wanted; None for all.
+        passage: Whether experts on the host are brought to the card for the step; not in a captured one.
     """
 
     ids: Tensor
     places: Places
     end: int
     wanted: Tensor | None = None
+    passage: bool = False
 
 
 class Forward:
@@ -58,6 +61,7 @@ class Forward:
         compressed = frequencies(config.rope_dim, config.compress_rope_theta, config.yarn)
         table = torch.stack((plain, *[compressed] * (1 + len(_RATIOS))))
         self._frequencies = table.to(state.device)[:, None]
+        self._passage = Passage([layer.moe.experts for layer in weights.layers], state.device)
 
     def __call__(self, step: StepInput) -> Tensor:
         """Return the rows that the head reads, bfloat16 [n, D], and advance the step's sequences."""
@@ -66,7 +70,9 @@ class Forward:
         streams = embed(self.weights.embedding, step.ids)
         y: Tensor | None = None
         write: Tensor | None = None
-        for layer, state in zip(self.weights.layers, self.state.layers, strict=True):
+        if step.passage:
+            self._passage.begin()
+        for index, (layer, state) in enumerate(zip(self.weights.layers, self.state.layers, strict=True)):
             read = write_then_read(
                 streams, layer.attention_mix, layer.attention_norm, eps, y=y, write=write, quantize=True
             )
@@ -74,7 +80,7 @@ class Forward:
             read = write_then_read(
                 streams, layer.ffn_mix, layer.ffn_norm, eps, y=y, write=write, quantize=True
             )
-            y, write = self._moe(layer.moe, read, step.ids), read.write
+            y, write = self._moe(index, layer.moe, read, step), read.write
         assert y is not None and write is not None
         if step.wanted is not None:
             streams, y, write = (x.index_select(0, step.wanted) for x in (streams, y, write))
@@ -82,6 +88,10 @@ class Forward:
             streams, self.weights.head_mix, self.weights.norm, c.rms_norm_eps, y=y, write=write
         )
         return last.x
+
+    def brings_experts(self, tokens: int) -> bool:
+        """Tell whether experts on the host are to be brought to the card for a step of so many tokens."""
+        return self._passage.needed and tokens >= LEAST
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 [n, V] of rows [n, D]."""
@@ -138,21 +148,28 @@ class Forward:
         grouped = linear(heads_out.flatten(1), w.group_out)
         return linear(quantize_rows(grouped), w.out)
 
-    def _moe(self, w: MoeWeights, read: StreamRead, token_ids: Tensor) -> Tensor:
-        c = self.config
+    def _moe(self, index: int, w: MoeWeights, read: StreamRead, step: StepInput) -> Tensor:
+        c, scale = self.config, self.config.routed_scaling_factor
         assert read.quantized is not None
+        uses: router.Uses | None = None
+        if w.experts.uses is not None:
+            uses = router.Uses(w.experts.uses, step.places.sequences, self.state.padding)
         if w.table is not None:
-            ids, weights = router.route_by_table(
-                read.x, w.gate, w.table, token_ids, scale=c.routed_scaling_factor
-            )
+            ids, weights = router.route_by_table(read.x, w.gate, w.table, step.ids, scale=scale, uses=uses)
         else:
             assert w.bias is not None
             ids, weights = router.route(
-                read.x, w.gate, w.bias, chosen=c.num_experts_per_tok, scale=c.routed_scaling_factor
+                read.x, w.gate, w.bias, chosen=c.num_experts_per_tok, scale=scale, uses=uses
             )
         hidden = linear(read.quantized, w.shared_in)
         shared = linear(swiglu_quantize(hidden, None, c.swiglu_limit), w.shared_out)
-        return routed_experts(read.quantized, ids, weights, w.experts, shared, limit=c.swiglu_limit)
+        addresses = self._passage.enter(index) if step.passage else None
+        out = routed_experts(
+            read.quantized, ids, weights, w.experts, shared, limit=c.swiglu_limit, addresses=addresses
+        )
+        if step.passage:
+            self._passage.leave(index)
+        return out
 
 
 def padded_end(end: int, context: int, *, least: int = 1024) -> int:

@@ -17,6 +17,7 @@ from dsv4agent.engine.config import ModelConfig
 from dsv4agent.engine.kernels.kv_rows import Places
 from dsv4agent.engine.kernels.sampling import sample, signed
 from dsv4agent.engine.runner.forward import Forward, StepInput, padded_end
+from dsv4agent.engine.runner.residency import Residency
 from dsv4agent.engine.runner.sequences import DeviceSequence, Sequences
 from dsv4agent.engine.runner.state import Capacity, DeviceState
 from dsv4agent.engine.runner.weights import ModelWeights
@@ -88,6 +89,7 @@ class Runner:
         sequences: Who has them.
         chunk: Most tokens of a prefill step.
         decoded: Decode steps by the number of sequences in them.
+        residency: Which experts are on the card.
     """
 
     def __init__(
@@ -112,6 +114,8 @@ class Runner:
         self.chunk = capacity.chunk
         self.state = DeviceState(config, capacity, device)
         self.sequences = Sequences(self.state)
+        # Before anything is captured: where choices are counted becomes part of a graph.
+        self.residency = Residency([layer.moe.experts for layer in weights.layers], device)
         self.forward = Forward(config, weights, self.state)
         self.device = device
         self._captures = device.type == "cuda" if graphs is None else graphs
@@ -145,7 +149,8 @@ class Runner:
             count = part.shape[0]
             places = Places.of([(sequence.slot, sequence.position, count)], self.device)
             wanted = None if every else torch.tensor([count - 1], device=self.device)
-            step = StepInput(part, places, sequence.position + count, wanted)
+            passage = self.forward.brings_experts(count)
+            step = StepInput(part, places, sequence.position + count, wanted, passage)
             hidden = self.forward(step)
             sequence.position += count
             sequence.hidden, sequence.logits = hidden[-1:], None
@@ -174,6 +179,7 @@ class Runner:
         longest = max(sequence.position for sequence in sequences)
         for step in range(steps):
             self._step(batch, padded_end(longest + step + 1, self.state.capacity.context))
+        self.residency.note(steps)
         # The batch's own are overwritten by the next step.
         hidden = batch.hidden[: len(sequences)].clone().unsqueeze(1)
         logits = batch.logits[: len(sequences)].clone().unsqueeze(1)

@@ -151,7 +151,7 @@ class _Draw:
             table=table,
             shared_in=random_linear(g, 2 * width, d, "fp8"),
             shared_out=random_linear(g, d, width, "fp8"),
-            experts=ExpertTable(shape, experts, self._device),
+            experts=ExpertTable(shape, experts, self._device, away=away),
         )
 
     def _pinned(self, x: Tensor) -> Tensor:

@@ -196,12 +196,13 @@ class _Packer:
     def _moe(self, index: int, spec: LayerSpec, on_host: Placement) -> MoeWeights:
         c, p = self._config, f"{spec.prefix}.ffn"
         shape = ExpertShape(c.hidden_size, c.moe_intermediate_size)
+        away = [on_host(index, e) for e in range(c.n_routed_experts)]
         experts = [
             self.place(
                 pack_expert(*(self._fp4(f"{p}.experts.{e}.{name}.weight") for name in ("w1", "w2", "w3"))),
-                on_host=on_host(index, e),
+                on_host=gone,
             )
-            for e in range(c.n_routed_experts)
+            for e, gone in enumerate(away)
         ]
         table = bias = None
         if spec.hash_routed:
@@ -215,7 +216,7 @@ class _Packer:
             table=table,
             shared_in=self.fp8(f"{p}.shared_experts.w1.weight", f"{p}.shared_experts.w3.weight"),
             shared_out=self.fp8(f"{p}.shared_experts.w2.weight"),
-            experts=ExpertTable(shape, experts, self._device),
+            experts=ExpertTable(shape, experts, self._device, away=away),
         )
 
     def place(self, x: Tensor, *, on_host: bool) -> Tensor:

@@ -20,7 +20,9 @@ from dsv4agent.engine.weights.sizes import DRAFTING, ROUTED, Part, WeightSize, e
 CHUNK = 4096
 """Tokens of a prefill chunk: with fewer, reading the weights takes longer than computing with them."""
 RESERVE = GIB
-"""Bytes left alone on each GPU: recorded graphs, and what the allocator loses between pieces."""
+"""Bytes left alone on each GPU: recorded graphs, what the allocator loses between pieces, and the buffers
+through which experts come from the host (`runner.passage`).
+"""
 
 __all__ = [
     "CHUNK",

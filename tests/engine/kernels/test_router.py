@@ -76,3 +76,14 @@ def test_a_row_is_routed_alike_in_every_batch(generator: torch.Generator) -> Non
     tokens = torch.tensor([0, 1, 2, 3, 0, 1], device=device)
     hashed, _ = router.route_by_table(x, gate, table, tokens, scale=SCALE)
     assert torch.equal(hashed, table[tokens])
+
+
+def test_choices_of_rows_that_count_are_counted(generator: torch.Generator) -> None:
+    device = generator.device
+    logits = torch.randn(9, 16, generator=generator, device=device)
+    counts = torch.full((16,), 5, dtype=torch.int32, device=device)
+    owners = torch.tensor([0, 0, 1, 2, 2, 7, 7, 1, 0], dtype=torch.int32, device=device)
+    uses = router.Uses(counts, owners, nobody=7)
+    ids, _ = router.choose(logits, bias=torch.zeros(16, device=device), chosen=3, scale=1.0, uses=uses)
+    expected = torch.bincount(ids[owners != 7].flatten(), minlength=16)
+    assert torch.equal(counts - 5, expected.to(torch.int32))
