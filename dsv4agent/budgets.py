@@ -24,8 +24,8 @@ class Limits:
         repeats: The same calls with the same arguments, so many times among the last twice as many turns: the
             model goes round in a circle. Waiting for something by asking again looks the same, so there is no
             such limit unless one is given.
-        redraws: How often a turn is drawn again whose edits were all made before, from the same state of the
-            files, or change nothing; the last draw counts. None means what the checkpoint recommends.
+        redraws: How often a turn is drawn again whose edits leave the files as they are, or as an earlier
+            turn left them; the last draw counts. None means what the checkpoint recommends.
     """
 
     steps: int | None = None

@@ -21,7 +21,7 @@ from dsv4agent.context import tool_output_tokens
 from dsv4agent.dialect import Dialect
 from dsv4agent.errors import UsageError
 from dsv4agent.progress import Phase, Progress, read_progress
-from dsv4agent.repeats import KnownCalls, redrawn
+from dsv4agent.repeats import KnownStates, redrawn
 from dsv4agent.sandboxes import Sandbox
 from dsv4agent.saves import WorkspaceSaves
 from dsv4agent.toolbox import Toolbox, failure
@@ -129,7 +129,7 @@ class Run:
         self._scope: anyio.CancelScope | None = None
         self._interrupted = False
         self._turn: Turn | None = None
-        self._known = KnownCalls()
+        self._known = KnownStates()
         self._useless_turns = 0
         self._sampled_in_step = 0
         self._seconds_in_step = 0.0
@@ -214,8 +214,9 @@ class Run:
         if not redraws or progress.started or not turn.calls:
             return False
         step, start = progress.step, progress.turn_start
+        planned: dict[str, str] = {}
         foreseen = [
-            await parts.toolbox.foresee(call.name, call.arguments, self._context(step, call))
+            await parts.toolbox.foresee(call.name, call.arguments, self._context(step, call), planned)
             for call in turn.calls
             if call.problem is None
         ]

@@ -66,8 +66,12 @@ class Toolbox:
         text = storable(result.text) or "(no output)"
         return replace(result, text=text, duration_ms=(perf_counter() - begin) * 1000)
 
-    async def foresee(self, name: str, arguments: str, ctx: ToolContext) -> Foresight | None:
-        """Return what a call would do, if its tool can tell and would run it. Arguments as in `call`.
+    async def foresee(
+        self, name: str, arguments: str, ctx: ToolContext, planned: dict[str, str]
+    ) -> Foresight | None:
+        """Return what a call would do, if its tool can tell and would run it.
+
+        Arguments as in `call`, and `planned` as in `Foreseeing.foresee`.
 
         Raises:
             SandboxError: The sandbox itself failed.
@@ -79,7 +83,7 @@ class Toolbox:
         if problem is not None:
             return None
         try:
-            return await tool.foresee(ctx, args)
+            return await tool.foresee(ctx, args, planned)
         except SandboxError:
             raise
         except Exception:  # as in `call`; what the tool cannot say is not known

@@ -79,15 +79,17 @@ class ToolContext:
 
 @dataclass(frozen=True)
 class Foresight:
-    """What is known of a call before it runs.
+    """What is known of a call before it runs: that it changes one thing, and how.
 
     Attributes:
-        key: Stands for the call and for all that its outcome depends on: calls with the same key do the same.
-        changes: False if the call would leave everything as it is.
+        place: What it changes, a path for one.
+        before: Stands for the state that it would find there.
+        after: And for that which it would leave; equal to `before` if it would change nothing.
     """
 
-    key: str
-    changes: bool = True
+    place: str
+    before: str
+    after: str
 
 
 class Tool(Protocol):
@@ -126,6 +128,15 @@ class Tool(Protocol):
 class Foreseeing(Protocol):
     """What a tool may do besides, so that a model that repeats itself can be told from one that goes on."""
 
-    async def foresee(self, ctx: ToolContext, args: Mapping[str, Any]) -> Foresight | None:
-        """Return what these arguments would do now, without doing it; None if nobody can know."""
+    async def foresee(
+        self, ctx: ToolContext, args: Mapping[str, Any], planned: dict[str, str]
+    ) -> Foresight | None:
+        """Return what these arguments would do, without doing it; None if nobody can know.
+
+        Args:
+            ctx: As for the call.
+            args: As for the call.
+            planned: Texts of files as earlier calls of the same turn would leave them, by absolute path; what
+                this call would leave is put there.
+        """
         ...

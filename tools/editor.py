@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,19 +99,24 @@ class StrReplaceEditor:
             return refusal.result()
         return ToolResult(text=text)
 
-    async def foresee(self, ctx: ToolContext, args: Mapping[str, Any]) -> Foresight | None:
-        """Return what an edit would do to the file as it is now; None for a view, and if there is no text."""
+    async def foresee(
+        self, ctx: ToolContext, args: Mapping[str, Any], planned: dict[str, str]
+    ) -> Foresight | None:
+        """Return what an edit would do to its file; None for a view, and if the file cannot be read.
+
+        An edit that would be refused changes nothing.
+        """
         if args["command"] == "view":
             return None
         try:
             call = _Call(ctx, args, self._seen_in(ctx.sandbox))
-            text = await call.text_now()
+            text = planned[call.path] if call.path in planned else await call.text_now()
         except (Refusal, OSError):
             return None
-        told = json.dumps([call.path, dict(args), text], sort_keys=True)
-        # A lone surrogate, which JSON escapes, has no UTF-8.
-        key = hashlib.sha256(told.encode("ascii")).hexdigest()
-        return Foresight(key, changes=args.get("old_str", "") != args.get("new_str"))
+        after = call.outcome(text)
+        if after is not None:
+            planned[call.path] = after
+        return Foresight(call.path, _digest(text), _digest(after))
 
     def _seen_in(self, sandbox: Sandbox) -> dict[str, int]:
         return self._seen.setdefault(sandbox, {})
@@ -120,6 +124,16 @@ class StrReplaceEditor:
     async def aclose(self) -> None:
         """Forget what was seen."""
         self._seen.clear()
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A whole new text, where in it the new part is, and how loosely the old part was found, if it was."""
+
+    text: str
+    start: int
+    end: int
+    looseness: str | None = None
 
 
 @dataclass
@@ -172,12 +186,26 @@ class _Call:
         except OSError as error:
             raise os_refusal(error, self.shown) from None
 
-    async def text_now(self) -> str:
-        """Return the file's text, nothing for one that is not there."""
+    async def text_now(self) -> str | None:
+        """Return the file's text; None for one that is not there."""
         try:
             return await self._read()
         except FileNotFoundError:
-            return ""
+            return None
+
+    def outcome(self, text: str | None) -> str | None:
+        """Return what the file with this text would hold after the edit; None for no file."""
+        command = self.args["command"]
+        if any(self.args.get(name) is None for name in _NEEDS[command]):
+            return text
+        if command == "create":
+            return self.args["file_text"]
+        if text is None:
+            return None
+        try:
+            return (self._replaced(text) if command == "str_replace" else self._inserted(text)).text
+        except Refusal:
+            return text
 
     async def create(self) -> str:
         before: str | None = None
@@ -199,13 +227,29 @@ class _Call:
         return self._with_warning(done, before, self.args["file_text"])
 
     async def str_replace(self) -> str:
+        self._require_difference()
+        text = await self._read_file()
+        return await self._put(text, self._replaced(text))
+
+    async def insert(self) -> str:
+        text = await self._read_file()
+        if self.seen.get(self.path, hash(text)) != hash(text):
+            raise Refusal(
+                "stale_file", f"{self.shown} changed since it was last seen; view it for its line numbers"
+            )
+        return await self._put(text, self._inserted(text))
+
+    def _require_difference(self) -> None:
         old, new = self.args["old_str"], self.args["new_str"]
         if not old:
             raise Refusal("invalid_arguments", "old_str is empty; give the text to replace, or use insert")
         if old == new:
             raise Refusal("no_change", "old_str and new_str are the same; nothing was edited")
-        text = await self._read_file()
-        found = find_replacement(text, old, new)
+
+    def _replaced(self, text: str) -> _Edit:
+        self._require_difference()
+        old = self.args["old_str"]
+        found = find_replacement(text, old, self.args["new_str"])
         if found is None:
             raise Refusal("not_found", self._nearest(text, old))
         if isinstance(found, Ambiguity):
@@ -213,17 +257,10 @@ class _Call:
         after = text[: found.start] + found.new + text[found.end :]
         if after == text:
             raise Refusal("no_change", f"the edit leaves {self.shown} as it is")
-        await self._write(after)
-        done = f"Edited {self.shown} ({found.looseness})." if found.looseness else f"Edited {self.shown}."
-        return self._edited(done, text, after, found.start, found.start + len(found.new))
+        return _Edit(after, found.start, found.start + len(found.new), found.looseness)
 
-    async def insert(self) -> str:
+    def _inserted(self, text: str) -> _Edit:
         line: int = self.args["insert_line"]
-        text = await self._read_file()
-        if self.seen.get(self.path, hash(text)) != hash(text):
-            raise Refusal(
-                "stale_file", f"{self.shown} changed since it was last seen; view it for its line numbers"
-            )
         ending = line_ending(text)
         new = with_line_ending(self.args["new_str"], ending)
         lines = text.split("\n")
@@ -240,12 +277,13 @@ class _Call:
             start = sum(len(before) + 1 for before in lines[:line]) or int(text.startswith("\ufeff"))
             begin = start
             block = new if new.endswith("\n") else new + ending
-        after = text[:start] + block + text[start:]
-        await self._write(after)
-        return self._edited(f"Edited {self.shown}.", text, after, begin, start + len(block))
+        return _Edit(text[:start] + block + text[start:], begin, start + len(block))
 
-    def _edited(self, done: str, before: str, after: str, start: int, end: int) -> str:
-        """Say that it is done, show the new lines with two lines of context, and warn."""
+    async def _put(self, before: str, edit: _Edit) -> str:
+        """Write, say that it is done, show the new lines with two lines of context, and warn."""
+        await self._write(edit.text)
+        done = f"Edited {self.shown} ({edit.looseness})." if edit.looseness else f"Edited {self.shown}."
+        after, start, end = edit.text, edit.start, edit.end
         lines = displayed_lines(after)
         first = line_number(after, start)
         last = line_number(after, end - 1 if end > start and after[end - 1] == "\n" else end)
@@ -317,3 +355,11 @@ class _Call:
 
     def _remember(self, text: str) -> None:
         self.seen[self.path] = hash(text)
+
+
+def _digest(text: str | None) -> str:
+    """Return what stands for a file's text, or for no file."""
+    if text is None:
+        return ""
+    # A text may hold lone surrogates.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -45,7 +45,7 @@ RepeatsOption = Annotated[
 ]
 RedrawsOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Draw a turn again, so many times, whose edits were all made before."),
+    typer.Option(min=0, help="Draw a turn again, so many times, whose edits leave nothing new."),
 ]
 TokensOption = Annotated[int | None, typer.Option(min=1, help="Stop after so many sampled tokens.")]
 TimeOption = Annotated[float | None, typer.Option(min=0.001, help="Stop after so many seconds.")]

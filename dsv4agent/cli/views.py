@@ -90,7 +90,7 @@ class TextView:
             case ToolCallFinished():
                 self._result(event)
             case TurnDiscarded():
-                self._line("  drawn again: this edit was made before, or changes nothing", "yellow")
+                self._line("  drawn again: these edits leave nothing new", "yellow")
             case SessionWarning():
                 self._line(f"warning: {event.message}", "yellow")
             case RunFinished():

@@ -155,7 +155,7 @@ class TurnDiscarded(EventBase):
 
     Attributes:
         draw: Number of the draw that comes next; the first was 0.
-        reason: Why: `repeats` if all its edits were made before in the same state, or change nothing.
+        reason: Why: `repeats` if its edits would leave files as they are, or as an earlier turn left them.
         calls: What the calls would have been, as (tool, JSON text of the arguments).
     """
 

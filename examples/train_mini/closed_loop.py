@@ -12,7 +12,7 @@ import numpy as np
 
 from dsv4agent.encoding import StreamParser, Tokenizer, encode_tokens
 from dsv4agent.encoding.events import ParsedMessage
-from dsv4agent.repeats import KnownCalls
+from dsv4agent.repeats import KnownStates
 from dsv4agent.tools import Foresight
 from examples.train_mini.diagnosis import diagnosis
 from examples.train_mini.packing import StoredDocument
@@ -49,8 +49,8 @@ class World(Protocol):
         """Run a tool call and return what the model reads."""
         ...
 
-    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
-        """Return what is known of a call before it runs."""
+    def foresee(self, name: str, arguments: Mapping[str, Any], planned: dict[str, str]) -> Foresight | None:
+        """Return what is known of a call before it runs; see `dsv4agent.tools.Foreseeing`."""
         ...
 
     def solved(self) -> bool:
@@ -156,7 +156,7 @@ class RepairRun:
         self.steps = self.tries = 0
         self._first_try = False
         self._edits = EditHistory()
-        self._known = KnownCalls()
+        self._known = KnownStates()
         self._ending: Ending | None = None
 
     @property
@@ -270,7 +270,8 @@ class RepairRun:
 
     def _foresee(self, message: Message) -> list[Foresight | None]:
         calls = [call["function"] for call in message["tool_calls"]]
-        return [self.world.foresee(call["name"], json.loads(call["arguments"])) for call in calls]
+        planned: dict[str, str] = {}
+        return [self.world.foresee(call["name"], json.loads(call["arguments"]), planned) for call in calls]
 
     def _act(self, message: Message, piece: _Piece) -> Iterator[Message]:
         edited = False

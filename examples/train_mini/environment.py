@@ -64,9 +64,11 @@ class Environment:
             return drive(self._editor(self._context, args)).text
         raise ValueError(f"there is no tool {name!r}; the tools are bash and str_replace_editor")
 
-    def foresee(self, name: str, args: Mapping[str, Any]) -> Foresight | None:
+    def foresee(self, name: str, args: Mapping[str, Any], planned: dict[str, str]) -> Foresight | None:
         """Return what the editor knows of a call before it runs."""
-        return drive(self._editor.foresee(self._context, args)) if name == "str_replace_editor" else None
+        if name != "str_replace_editor":
+            return None
+        return drive(self._editor.foresee(self._context, args, planned))
 
     def bash(self, command: str) -> str:
         """Run a shell command."""

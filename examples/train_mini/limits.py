@@ -11,4 +11,4 @@ DOCUMENT_TOKENS: Final = 6144
 COMMAND_SECONDS: Final = 10
 """Seconds after which a command is stopped: a wrong edit may loop for ever."""
 REDRAWS: Final = 4
-"""Draws of a turn that are discarded at most because its edits were all made before."""
+"""Draws of a turn that are discarded at most because its edits leave nothing new."""

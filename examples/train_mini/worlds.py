@@ -46,10 +46,10 @@ class RepositoryWorld:
         self._bug_shown |= self.repository.bug.bad_line.strip() in result
         return result
 
-    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
+    def foresee(self, name: str, arguments: Mapping[str, Any], planned: dict[str, str]) -> Foresight | None:
         """Return what is known of a call before it runs."""
         try:
-            return self._environment.foresee(name, arguments)
+            return self._environment.foresee(name, arguments, planned)
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from dsv4agent import Agent, Limits, RunFinished, StopReason, ToolCallFinished, TurnDiscarded, UsageError
-from dsv4agent.repeats import KnownCalls, redrawn
+from dsv4agent.repeats import KnownStates, redrawn
 from dsv4agent.tools import Foresight
 from tests.scripted import ScriptedBackend, Turn, assert_exact, calls, collect, only, says
 
@@ -53,6 +53,22 @@ async def test_an_edit_made_before_from_the_same_state_is_drawn_again(workspace:
     assert [sampling.temperature for sampling in third] == [0.25, 1.0, 1.0]
     assert third[0].seed == 7
     assert len({sampling.seed for sampling in third}) == 3
+
+
+async def test_an_edit_made_after_taking_another_one_back_counts_as_the_same(workspace: Path) -> None:
+    def undo_and(old: str, new: str) -> dict[str, Any]:
+        edits = [(old, "world"), ("world", new)]
+        arguments = [
+            {"command": "str_replace", "path": "a.txt", "old_str": a, "new_str": b} for a, b in edits
+        ]
+        return calls(*(("str_replace_editor", given) for given in arguments))
+
+    third = (undo_and("sun", "moon"), undo_and("sun", "sun"), undo_and("sun", "sky"))
+    agent, _ = make(THERE, undo_and("moon", "sun"), third, says("ok"))
+    async with agent.session(workspace, sandbox="none") as session:
+        events = await collect(session, "go")
+    assert len(only(events, TurnDiscarded)) == 2
+    assert (workspace / "a.txt").read_text() == "hello\nsky\n"
 
 
 async def test_the_last_draw_counts_whatever_it_is(workspace: Path) -> None:
@@ -118,12 +134,25 @@ async def test_a_message_that_came_meanwhile_stays(workspace: Path) -> None:
         assert (workspace / "a.txt").read_text() == "hello\nsun\n"
 
 
-def test_a_turn_is_vain_if_none_of_its_edits_is_new() -> None:
-    known = KnownCalls()
-    known.add([Foresight("a"), None])
-    assert known.vain([Foresight("a"), None])
-    assert known.vain([Foresight("new", changes=False)])
-    assert not known.vain([Foresight("a"), Foresight("b")])
+def sight(before: str, after: str, place: str = "a") -> Foresight:
+    return Foresight(place, before, after)
+
+
+def test_a_turn_is_vain_if_it_leaves_nothing_new() -> None:
+    known = KnownStates()
+    assert not known.vain([sight("0", "1"), None])
+    assert known.vain([sight("0", "0")])
+    assert known.vain([None, sight("0", "1"), sight("1", "0")]), "there and back"
+    known.add([sight("0", "1"), None])
+    assert not known.vain([sight("1", "0")]), "back to the beginning is no repeat"
+    assert not known.vain([sight("1", "0"), sight("0", "2")])
+    known.add([sight("1", "0"), sight("0", "2")])
+    assert known.vain([sight("2", "0"), sight("0", "1")]), "left so before, by another way"
+    assert not known.vain([sight("2", "0"), sight("0", "1"), sight("0", "1", "b")]), "together it is new"
+    known.add([sight("2", "0")])
+    known.add([sight("0", "1")])
+    assert not known.vain([sight("1", "0")]), "and is none the second time"
+    assert known.vain([sight("9", "1")]), "whoever changed it meanwhile"
     assert not known.vain([None, None])
     assert not known.vain([])
 

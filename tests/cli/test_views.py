@@ -32,5 +32,5 @@ def test_a_discarded_turn_is_told_from_what_was_said() -> None:
     view.show(TurnDiscarded(step=3, position=9, draw=1, reason="repeats", calls=(("bash", "{}"),)))
     assert out.getvalue().splitlines() == [
         "Try this",
-        "  drawn again: this edit was made before, or changes nothing",
+        "  drawn again: these edits leave nothing new",
     ]

@@ -308,23 +308,37 @@ async def test_paths_that_no_encoding_holds_are_refused(make_desk: Desk) -> None
     result.text.encode()
 
 
-async def test_an_edit_is_foreseen_by_what_it_says_and_what_it_finds(make_desk: Desk) -> None:
+async def test_an_edit_is_foreseen_and_not_made(make_desk: Desk) -> None:
     desk = make_desk({"a.py": PROGRAM, "bytes": b"\0\xff"})
 
-    async def foresee(command: str, path: str, **arguments: Any) -> Any:
-        return await desk.editor.foresee(desk.context, {"command": command, "path": path, **arguments})
+    async def foresee(planned: dict[str, str], command: str, path: str, **arguments: Any) -> Any:
+        args = {"command": command, "path": path, **arguments}
+        return await desk.editor.foresee(desk.context, args, planned)
 
-    edit = {"old_str": "a - b", "new_str": "a + b"}
-    first = await foresee("str_replace", "a.py", **edit)
-    assert first.changes
-    assert await foresee("str_replace", "/workspace/./a.py", **edit) != first, "arguments as they are written"
-    assert await foresee("str_replace", "a.py", **edit) == first, "nothing was done"
-    await desk.call("str_replace", "a.py", **edit)
-    assert await foresee("str_replace", "a.py", **edit) != first
-    await desk.call("str_replace", "a.py", old_str="a + b", new_str="a - b")
-    assert await foresee("str_replace", "a.py", **edit) == first
-    assert not (await foresee("str_replace", "a.py", old_str="a", new_str="a")).changes
-    assert (await foresee("create", "new.py", file_text="x")).changes
-    assert (await foresee("insert", "a.py", insert_line=0, new_str="\ud800")) is None
-    for nothing in (("view", "a.py"), ("create", "bytes"), ("str_replace", "")):
-        assert await foresee(*nothing, file_text="", **edit) is None
+    there, back = {"old_str": "a - b", "new_str": "a + b"}, {"old_str": "a + b", "new_str": "a - b"}
+    first = await foresee({}, "str_replace", "a.py", **there)
+    assert (first.place, first.before != first.after) == ("/workspace/a.py", True)
+    assert await foresee({}, "str_replace", "/workspace/./a.py", **there) == first
+    planned: dict[str, str] = {}
+    assert await foresee(planned, "str_replace", "a.py", **there) == first
+    second = await foresee(planned, "str_replace", "a.py", **back)
+    assert (second.before, second.after) == (first.after, first.before)
+    assert desk.file("a.py").decode() == PROGRAM, "nothing was done"
+    await desk.call("str_replace", "a.py", **there)
+    assert await foresee({}, "str_replace", "a.py", **back) == second
+    made = await foresee({}, "create", "new.py", file_text="")
+    assert made.before != made.after
+    inserted = await foresee({}, "insert", "a.py", insert_line=0, new_str="x")
+    assert inserted.before == first.after and inserted.after not in (first.before, first.after)
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("str_replace", {"old_str": "a", "new_str": "a"}),
+        ("str_replace", {"old_str": "nowhere", "new_str": "a"}),
+        ("str_replace", {"old_str": "a", "new_str": "b"}),
+        ("insert", {"insert_line": 99, "new_str": "b"}),
+        ("insert", {}),
+    ]
+    for command, arguments in refused:
+        sight = await foresee({}, command, "a.py", **arguments)
+        assert sight.before == sight.after, (command, arguments)
+    for nothing in (("view", "a.py"), ("create", "bytes"), ("create", "")):
+        assert await foresee({}, *nothing, file_text="") is None

@@ -174,7 +174,7 @@ def test_repeated_edits_are_counted_but_not_undos(turns: list[list[int]], repeat
     [
         ([], False),
         ([WRONG, UNDO], True),
-        ([WRONG], False),
+        ([WRONG], True),
         (
             [edit("    return a - b", "    return a // b"), edit("    return a // b", "    return a - b")],
             False,

@@ -67,11 +67,13 @@ class OneLineWorld:
         self.text = self.text.replace(old, arguments["new_str"])
         return "edited"
 
-    def foresee(self, name: str, arguments: Mapping[str, Any]) -> Foresight | None:
+    def foresee(self, name: str, arguments: Mapping[str, Any], planned: dict[str, str]) -> Foresight | None:
         if name != "str_replace_editor":
             return None
-        key = f"{self.text}\0{arguments['old_str']}\0{arguments['new_str']}"
-        return Foresight(key, changes=arguments["old_str"] != arguments["new_str"])
+        text = planned.get("add.py", self.text)
+        old, new = arguments["old_str"], arguments["new_str"]
+        planned["add.py"] = after = text.replace(old, new) if text.count(old) == 1 else text
+        return Foresight("add.py", text, after)
 
     def solved(self) -> bool:
         return "return a + b" in self.text
