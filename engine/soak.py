@@ -21,19 +21,21 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import torch
 
 from dsv4agent.engine.engine import Engine
 from dsv4agent.engine.errors import CacheFull
-from dsv4agent.engine.runner.model import RunnerModel
-from dsv4agent.engine.runner.runner import WIDTHS
 from dsv4agent.engine.sampling import SamplingParams
 from dsv4agent.engine.scheduler import at_once
 from dsv4agent.engine.sequence import Sequence
 from dsv4agent.engine.weights.synthetic import mini_config, write_random_checkpoint
+
+# The kernels need Triton, which a machine without a card need not have.
+if TYPE_CHECKING:
+    from dsv4agent.engine.runner.model import RunnerModel
 
 MODEL = mini_config(
     hidden_size=512,
@@ -115,6 +117,8 @@ def main(arguments: Items[str] | None = None) -> int:
 
 def warm_up(engine: Engine) -> None:
     """Capture every graph that the requests can need, so that none is counted as lost."""
+    from dsv4agent.engine.runner.runner import WIDTHS
+
     model = cast("RunnerModel", engine.model)
     runner, capacity = model.runner, model.runner.state.capacity
 
