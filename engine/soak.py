@@ -28,6 +28,7 @@ import torch
 
 from dsv4agent.engine.engine import Engine
 from dsv4agent.engine.errors import CacheFull
+from dsv4agent.engine.lines import say
 from dsv4agent.engine.sampling import SamplingParams
 from dsv4agent.engine.scheduler import at_once
 from dsv4agent.engine.sequence import Sequence
@@ -102,13 +103,13 @@ def main(arguments: Items[str] | None = None) -> int:
         ) as engine:
             warm_up(engine)
             before = holdings(engine)
-            _say(f"before: {before}")
+            say(f"before: {before}")
             tally = anyio.run(soak, engine, options.minutes * 60, options.clients, options.seed)
             after = holdings(engine)
-            _say(f"after:  {after}")
+            say(f"after:  {after}")
     counts = ", ".join(f"{count} {what}" for what, count in tally.events.most_common())
-    _say(f"{tally.tokens} tokens; {counts}")
-    _say("nothing was lost" if before == after else "LOST")
+    say(f"{tally.tokens} tokens; {counts}")
+    say("nothing was lost" if before == after else "LOST")
     if options.json:
         figures = {"before": asdict(before), "after": asdict(after), "tokens": tally.tokens, **tally.events}
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -225,11 +226,6 @@ def _changed(engine: Engine, sequence: Sequence, rng: Random, tally: Tally) -> S
 
 def _tokens(engine: Engine, rng: Random, count: int) -> list[int]:
     return [rng.randrange(engine.config.vocab_size) for _ in range(count)]
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ class StrReplaceEditor:
     ) -> Foresight | None:
         """Return what an edit would do to its file; None for a view, and if the file cannot be read.
 
-        An edit that would be refused changes nothing.
+        An edit that does not fit the text changes nothing. Whether a file changed since it was seen is not
+        looked at.
         """
         if args["command"] == "view":
             return None

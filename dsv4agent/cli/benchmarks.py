@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -66,18 +65,14 @@ def _check_device() -> None:
 
 
 def _run(order: BenchOrder, *, as_json: bool) -> None:
+    from dsv4agent.engine.lines import say as say_line
     from dsv4agent.engine.runner.bench import Benchmark
     from dsv4agent.engine.weights.known_shapes import KNOWN
 
     if order.model not in KNOWN:
         raise UsageError(f"There are no shapes of {order.model!r}; choose one of {', '.join(sorted(KNOWN))}.")
-    say: Callable[[str], object] = (lambda _line: None) if as_json else _say
+    say: Callable[[str], object] = (lambda _line: None) if as_json else say_line
     rows = Benchmark(order, say).run()
     if as_json:
         for row in rows:
             write_json(row)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

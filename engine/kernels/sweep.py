@@ -26,7 +26,8 @@ from dsv4agent.engine.kernels.ceilings import time_calls
 from dsv4agent.engine.kernels.sweep_plans import Group, groups
 from dsv4agent.engine.kernels.trial_cases import relative
 from dsv4agent.engine.kernels.trial_shapes import Prepared
-from dsv4agent.engine.kernels.trial_table import describe, floor, parse, save, start, write
+from dsv4agent.engine.kernels.trial_table import describe, floor, parse, save, start
+from dsv4agent.engine.lines import say
 
 _MODELS = {
     "flash": (trial_shapes.FLASH, attention_cases.FLASH),
@@ -84,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     failures = compile_candidates(todo, options.seed, started + _COMPILING * options.seconds)
     count = sum(len(group.candidates) for group in todo.values())
-    write(f"{count} plans, {len(failures)} not compiled, {time.monotonic() - started:.0f} s")
+    say(f"{count} plans, {len(failures)} not compiled, {time.monotonic() - started:.0f} s")
     rows: list[PlanRow] = []
     for (model, number), group in todo.items():
         if time.monotonic() - started > options.seconds:
-            write(f"{model} {group.case.kernel} {group.case.shape} not tried: out of time")
+            say(f"{model} {group.case.kernel} {group.case.shape} not tried: out of time")
             continue
         generator = torch.Generator("cuda").manual_seed(options.seed)
         known = {
@@ -99,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.cuda.empty_cache()
         rows += found
         for line in summary(found):
-            write(line)
+            say(line)
         save(options.json, rows)
-    write(f"{time.monotonic() - started:.0f} s")
+    say(f"{time.monotonic() - started:.0f} s")
     return int(any(not row.passed and not row.failure for row in rows))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import triton
 
 from dsv4agent.engine.kernels.ceilings import Ceilings, measure_ceilings, time_calls
 from dsv4agent.engine.kernels.trial_shapes import Case
+from dsv4agent.engine.lines import say
 
 Models = Mapping[str, Callable[[], Iterable[Case]]]
 """Cases by the name of the model, made when they are needed."""
@@ -86,14 +86,14 @@ def parse(prog: str, models: Iterable[str], arguments: Sequence[str] | None, *, 
 def start(seed: int) -> Ceilings | None:
     """Measure what the card does at best and write it down; None, and a line that says so, without a card."""
     if not torch.cuda.is_available():
-        write("needs a CUDA device")
+        say("needs a CUDA device")
         return None
     torch.backends.cuda.matmul.allow_tf32 = False
     ceilings = measure_ceilings()
     versions = f"torch {torch.__version__}, triton {triton.__version__}"
-    write(f"{torch.cuda.get_device_name()}, {versions}, seed {seed}")
+    say(f"{torch.cuda.get_device_name()}, {versions}, seed {seed}")
     rates = ", ".join(f"{unit} {rate / 1e12:.0f} TFLOP/s" for unit, rate in ceilings.operations.items())
-    write(f"streaming read {ceilings.read / 1e9:.0f} GB/s, products {rates}")
+    say(f"streaming read {ceilings.read / 1e9:.0f} GB/s, products {rates}")
     return ceilings
 
 
@@ -104,7 +104,7 @@ def run_trial(prog: str, models: Models, arguments: Sequence[str] | None) -> int
     ceilings = start(options.seed)
     if ceilings is None:
         return 2
-    write(_HEADER)
+    say(_HEADER)
     rows: list[Row] = []
     for model in [options.model] if options.model else list(models):
         for case in models[model]():
@@ -115,10 +115,10 @@ def run_trial(prog: str, models: Models, arguments: Sequence[str] | None) -> int
             else:
                 row = try_case(model, case, ceilings, torch.Generator("cuda").manual_seed(options.seed))
             rows.append(row)
-            write(_line(row))
+            say(_line(row))
             save(options.json, rows)
     failed = sum(not row.passed for row in rows)
-    write(f"{len(rows)} cases, {failed} not passed, {time.monotonic() - started:.0f} s")
+    say(f"{len(rows)} cases, {failed} not passed, {time.monotonic() - started:.0f} s")
     return int(failed > 0)
 
 
@@ -162,12 +162,6 @@ def save(path: Path | None, rows: Sequence[object]) -> None:
     if path is not None:
         text = json.dumps([asdict(row) for row in rows], indent=1)  # pyright: ignore[reportArgumentType]
         path.write_text(text + "\n")
-
-
-def write(line: str) -> None:
-    """Write a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 _HEADER = f"{'model':5} {'kernel':21} {'shape':22} {'error':>8} {'bits':>6} {'us':>9} GB/s   TF/s   share"

@@ -24,6 +24,7 @@ import torch
 
 from dsv4agent.engine.config import DrafterKind, ModelConfig
 from dsv4agent.engine.kernels.ceilings import Ceilings, measure_ceilings
+from dsv4agent.engine.lines import say
 from dsv4agent.engine.memory import available_bytes, pinnable_bytes
 from dsv4agent.engine.ops.lists import integers
 from dsv4agent.engine.runner.peer import Peer
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         sys.stdout.write("needs a CUDA device\n")
         return 2
-    rows = Benchmark(BenchOrder(**options), _say).run()
+    rows = Benchmark(BenchOrder(**options), say).run()
     if file:
         file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -302,11 +303,6 @@ def reduced(config: ModelConfig, layers: int | None, experts: int | None) -> Mod
 def numbers(text: str) -> tuple[int, ...]:
     """Read comma-separated numbers. Raises `ValueError`."""
     return tuple(int(part) for part in text.split(",") if part.strip())
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import BLOCK
+from dsv4agent.engine.lines import say
 from dsv4agent.engine.runner.bench import reduced
 from dsv4agent.engine.runner.runner import WIDTHS, Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
@@ -73,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner = Runner(
         config, weights, Capacity.of(WIDTHS[-1], longest + 2 * BLOCK, longest), torch.device("cuda")
     )
-    trials = run_trials(runner, options.trials, longest=options.longest, seed=options.seed, say=_say)
+    trials = run_trials(runner, options.trials, longest=options.longest, seed=options.seed, say=say)
     bad = sum(trial.different > 0 for trial in trials)
     rows = sum(trial.rows for trial in trials)
-    _say(f"{len(trials) - bad} of {len(trials)} trials equal, {rows} rows of logits")
+    say(f"{len(trials) - bad} of {len(trials)} trials equal, {rows} rows of logits")
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1) + "\n", "utf-8")
     return 1 if bad else 0
@@ -151,11 +152,6 @@ def _decoded(
 
 def _tokens(runner: Runner, rng: Random, count: int) -> list[int]:
     return [rng.randrange(runner.config.vocab_size) for _ in range(count)]
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
