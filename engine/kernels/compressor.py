@@ -40,6 +40,7 @@ from dsv4agent.engine.kernels.kv_rows import (
     to_bf16,
 )
 from dsv4agent.engine.kernels.launch import on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.kernels.sums import sum_all, sum_rows
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
 from dsv4agent.engine.ops.pooling import softmax_pool
@@ -146,6 +147,7 @@ def compress(
                 KEEPS=keeps,
                 num_warps=plan.warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
 
 
@@ -176,6 +178,7 @@ def _compress_kernel(
     POOLS: tl.constexpr,
     KEEPS: tl.constexpr,
 ):
+    wait_for_previous()
     compress_token(
         tl.program_id(0), raw, stride, ape, weight, rotations, sequences, positions, before, after, state,
         codes, tails, table, table_stride, eps, RATIO, SERIES, DIM, STATE_ROWS, PAGE_ROWS, TILE, INDEX,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops.hyper_connections import STREAMS
 
 _STREAMS = tl.constexpr(STREAMS)
@@ -50,13 +51,20 @@ def embed(table: EmbeddingTable, ids: Tensor) -> Tensor:
         block = tuning.ROWS.columns
         with on_device(ids):
             _embed_kernel[(ids.shape[0], ceil_div(dim, block))](
-                table.address, ids, streams, DIM=dim, BLOCK=block, num_warps=tuning.ROWS.warps
+                table.address,
+                ids,
+                streams,
+                DIM=dim,
+                BLOCK=block,
+                num_warps=tuning.ROWS.warps,
+                **overlapping(),
             )
     return streams
 
 
 @triton.jit
 def _embed_kernel(address, ids, streams, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    wait_for_previous()
     token = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     table = tl.load(address).to(tl.pointer_type(tl.bfloat16))

@@ -36,9 +36,10 @@ from dsv4agent.engine.kernels.numerics import (
     fp8_scale,
     round_bf16,
 )
+from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
 from dsv4agent.engine.kernels.sinkhorn import pick, sigmoid, store_write_weights
-from dsv4agent.engine.kernels.sums import sum_all, sum_columns
+from dsv4agent.engine.kernels.sums import sum_columns
 from dsv4agent.engine.ops import hyper_connections as ops
 from dsv4agent.engine.ops.hyper_connections import MIXES, STREAMS
 from dsv4agent.engine.ops.norms import rms_norm
@@ -109,6 +110,7 @@ def write_then_read(
         "NORMED": norm is not None,
         "QUANTIZED": quantize,
         "enable_fp_fusion": False,
+        **overlapping(),
     }
     with on_device(streams):
         _mix_kernel[(programs, ceil_div(m, tile.tokens))](
@@ -131,6 +133,7 @@ def write_then_read(
             # Of the loop over parts, whose body is too large.
             num_stages=1,
             enable_fp_fusion=False,
+            **overlapping(),
         )
         if head:
             _finish_kernel[(m, 1)](*finish, ROLE=_ROW, **constants, num_warps=plan.finish_warps)
@@ -156,6 +159,7 @@ def write_streams_(streams: Tensor, y: Tensor, write: Tensor) -> Tensor:
                 BLOCK=tuning.ROWS.columns,
                 num_warps=tuning.ROWS.warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return streams
 
@@ -168,6 +172,10 @@ def _mix_kernel(
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """Write one tile of tokens, all channels or one part; sum products with the mixes, and squares."""
+    if PARTS == ALL_PARTS:
+        size: tl.constexpr = 8 * MIX_ROWS * CHANNELS
+        prefetch(pieces + tl.program_id(0) * (size // 2), size, 65536)
+    wait_for_previous()
     token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     valid = token < m
     row = tl.arange(0, ROWS)
@@ -212,6 +220,7 @@ def _finish_kernel(
 
 @triton.jit
 def _write_kernel(streams, y, write, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    wait_for_previous()
     token = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = channel < DIM
@@ -284,14 +293,14 @@ def _finish_row(
     NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
 ):  # fmt: skip
     """Blend the streams of one token, normalise and quantise."""
-    size: tl.constexpr = BLOCKS * 128
     block = tl.arange(0, BLOCKS)
     channel = block[:, None] * 128 + tl.arange(0, 128)[None, :]
     inside = channel < DIM
-    a, b, c, d = _streams(streams + row * (4 * DIM) + channel, DIM, inside)
     gain = 1.0
     if NORMED:
         gain = tl.load(norm + channel, mask=inside, other=0.0).to(tl.float32)
+    wait_for_previous()
+    a, b, c, d = _streams(streams + row * (4 * DIM) + channel, DIM, inside)
     # Lanes 0 ... 11 add up the three pieces of the first four columns, the next one the squares.
     lane = tl.arange(0, 16)
     place = tl.where(lane < 12, lane // 4 * COLUMNS + lane % 4, 3 * COLUMNS)
@@ -306,7 +315,7 @@ def _finish_row(
     value += d * _gate(found, lane, factor, scale, base, eps, 3)
     value = round_bf16(value)
     if NORMED:
-        square = sum_all(tl.reshape(value * value, [size]), size)
+        square = tl.sum(tl.sum(value * value, axis=1), axis=0)
         value = round_bf16(value * tl.div_rn(1.0, tl.sqrt_rn(square * (1.0 / DIM) + x_eps)) * gain)
     tl.store(x + row * DIM + channel, value.to(tl.bfloat16), mask=inside)
     if QUANTIZED:
@@ -344,6 +353,7 @@ def _finish_weights(
     second = tl.zeros([32], tl.float32)
     third = tl.zeros([32], tl.float32)
     square = 0.0
+    wait_for_previous()
     for part in tl.static_range(PARTS):
         source = sums + (part * m + row) * (3 * COLUMNS + 1)
         first += tl.load(source + column, mask=used, other=0.0, cache_modifier=".cg")

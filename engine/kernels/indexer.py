@@ -43,6 +43,7 @@ from dsv4agent.engine.kernels.kv_rows import (
 )
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
 from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT, decode_e8m0
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.kernels.sums import sum_columns
 from dsv4agent.engine.kernels.top_k import select_top_k
 from dsv4agent.engine.ops.hadamard import hadamard_matrix
@@ -94,6 +95,7 @@ def finish_index_queries(raw_q: Tensor, raw_weights: Tensor, rotations: Tensor) 
                 HEADS=max(16, triton.next_power_of_2(heads)),
                 num_warps=attention_tuning.INDEX.query_warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return IndexQueries(q, weights)
 
@@ -169,6 +171,7 @@ def _score(
             STAGES=plan.stages,
             num_warps=plan.warps,
             enable_fp_fusion=False,
+            **overlapping(),
         )
 
 
@@ -176,6 +179,7 @@ def _score(
 def _finish_kernel(
     raw_q, q_stride, raw_weights, w_stride, rotations, q, weights, scale, heads, HEADS: tl.constexpr
 ):
+    wait_for_previous()
     token = tl.program_id(0)
     head = tl.arange(0, HEADS)
     inside = head < heads
@@ -223,6 +227,7 @@ def _score_kernel(
     TILES: tl.constexpr,
     STAGES: tl.constexpr,
 ):
+    wait_for_previous()
     first = tl.program_id(1) * shared
     last = tl.minimum(first + shared, count)
     # Queries ascend in their sequence, so the last one sees most; and who sees no more than k keeps all.

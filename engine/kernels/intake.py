@@ -34,6 +34,7 @@ from dsv4agent.engine.kernels.kv_rows import (
     write_rows,
 )
 from dsv4agent.engine.kernels.launch import on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 
 _HEAD_DIM = tl.constexpr(HEAD_DIM)
 _INDEX_DIM = tl.constexpr(INDEX_DIM)
@@ -111,6 +112,7 @@ def take_in(
             INDEXED=len(compressions) == 2,
             num_warps=plan.warps,
             enable_fp_fusion=False,
+            **overlapping(),
         )
 
 
@@ -171,6 +173,7 @@ def _take_in_kernel(
     TILE: tl.constexpr,
     INDEXED: tl.constexpr,
 ):
+    wait_for_previous()
     token, role = tl.program_id(0), tl.program_id(1)
     if role == 0:
         write_row(

@@ -39,6 +39,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import attention_tuning
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
 from dsv4agent.engine.kernels.numerics import INTERPRETED, encode_e4m3, fp8_scale, round_bf16
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.kernels.sums import sum_all, sum_columns
 from dsv4agent.engine.ops.quantizers import CACHE_BLOCK, quantize_fp8_rows
 from dsv4agent.engine.ops.quantizers import round_bf16 as round_to_bf16
@@ -185,6 +186,7 @@ def write_rows(
             ROWS=ring.rows,
             num_warps=attention_tuning.ROWS.row_warps,
             enable_fp_fusion=False,
+            **overlapping(),
         )
 
 
@@ -217,6 +219,7 @@ def finish_queries(x: Tensor, heads: int, rotations: Tensor, *, eps: float) -> T
                 HEADS=plan.heads,
                 num_warps=plan.head_warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return q
 
@@ -296,6 +299,7 @@ def _write_rows_kernel(
     eps,
     ROWS: tl.constexpr,
 ):
+    wait_for_previous()
     write_row(
         tl.program_id(0), x, stride, weight, rotations, sequences, positions, codes, tails, table,
         table_stride, eps, ROWS,
@@ -332,6 +336,7 @@ def write_row(
 
 @triton.jit
 def _finish_queries_kernel(x, stride, rotations, q, heads, eps, HEADS: tl.constexpr):
+    wait_for_previous()
     token = tl.program_id(0)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     column = head[:, None] * _HEAD_DIM + tl.arange(0, _HEAD_DIM)[None, :]

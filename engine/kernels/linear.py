@@ -42,6 +42,7 @@ from dsv4agent.engine.kernels.numerics import (
     round_bf16,
     widen_e4m3,
 )
+from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
 from dsv4agent.engine.kernels.quantize import QuantizedRows
 from dsv4agent.engine.kernels.tuning import BLOCK, TILE_ROWS
 from dsv4agent.engine.weights.formats import decode_e4m3
@@ -149,6 +150,7 @@ def linear(x: QuantizedRows | Tensor, w: PackedLinear, *, dtype: torch.dtype = t
             num_warps=tile.warps,
             num_stages=tile.stages,
             maxnreg=tile.registers,
+            **overlapping(),
         )
     return out
 
@@ -176,6 +178,9 @@ def _linear_kernel(
     TOKENS: tl.constexpr,
 ):
     row_tile = tl.program_id(0)
+    if PARALLEL:
+        _prefetch(w, row_tile, n, STEPS, SPLITS, ROWS, 1 if W_FP8 else 2)
+    wait_for_previous()
     token_tile = tl.program_id(1)
     row = row_tile * ROWS + tl.arange(0, ROWS)
     token = token_tile * TOKENS + tl.arange(0, TOKENS)
@@ -214,6 +219,19 @@ def _linear_kernel(
     if out.dtype.element_ty == tl.bfloat16:
         total = round_bf16(total)
     tl.store(target, total.to(out.dtype.element_ty), mask=(row < n)[:, None] & (token < m)[None, :])
+
+
+@triton.jit
+def _prefetch(
+    w, row_tile, n, STEPS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr
+):
+    """Ask for the first weights of a program, before its input is there."""
+    per_split: tl.constexpr = (STEPS + SPLITS - 1) // SPLITS
+    start = tl.program_id(2) * per_split
+    left = tl.maximum(tl.minimum(STEPS - start, per_split), 1) * (8192 * SIZE)
+    for tile in tl.static_range(ROWS // 64):
+        place = tl.minimum(row_tile * (ROWS // 64) + tile, (n + 63) // 64 - 1).to(tl.int64)
+        prefetch(w + (place * STEPS + start) * 8192, left, 32768)
 
 
 @triton.jit

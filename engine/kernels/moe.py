@@ -25,6 +25,7 @@ measured, H200, 2026-12-01, before tiles of 64 rows: 1 token 77.7 us (22 %), 8 4
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,7 @@ from dsv4agent.engine.kernels.experts import ExpertTable, unpack_expert
 from dsv4agent.engine.kernels.fp4 import expert_product
 from dsv4agent.engine.kernels.launch import ceil_div, counters, next_power_of_two, on_device
 from dsv4agent.engine.kernels.numerics import round_bf16, swiglu
+from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
 from dsv4agent.engine.kernels.quantize import (
     QuantizedRows,
     quantize_rows,
@@ -79,6 +81,7 @@ def routed_experts(
     *,
     limit: float,
     addresses: Tensor | None = None,
+    before_sum: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Return the sum of the chosen experts and of the shared one, bfloat16 [m, D].
 
@@ -90,20 +93,29 @@ def routed_experts(
         shared: Output of the shared expert, bfloat16 [m, D].
         limit: Of the SwiGLU clamps.
         addresses: Where the experts are now, if not where their table says.
+        before_sum: Called before `shared` is read, when the first product has been launched.
     """
     m, chosen = ids.shape
     out = torch.empty(m, experts.shape.hidden, dtype=torch.bfloat16, device=shared.device)
     outputs = torch.empty(m, chosen, experts.shape.hidden, dtype=torch.bfloat16, device=shared.device)
     if m == 0:
+        before_sum()
         return out
     assert shared.is_contiguous()
     schedule = _schedule(ids, experts)
-    _compute(x, weights, experts, schedule, outputs, (shared, out), limit, addresses)
+    _compute(x, weights, experts, schedule, outputs, (shared, out), limit, addresses, before_sum)
     if schedule.grouped:
         channels, plan = experts.shape.hidden, tuning.ROWS
         with on_device(shared):
             _combine_kernel[(m, ceil_div(channels, plan.columns))](
-                outputs, shared, out, channels, CHOSEN=chosen, BLOCK=plan.columns, num_warps=plan.warps
+                outputs,
+                shared,
+                out,
+                channels,
+                CHOSEN=chosen,
+                BLOCK=plan.columns,
+                num_warps=plan.warps,
+                **overlapping(),
             )
     return out
 
@@ -128,6 +140,7 @@ def _compute(
     combine: tuple[Tensor, Tensor] | None,
     limit: float,
     addresses: Tensor | None = None,
+    before_sum: Callable[[], None] = lambda: None,
 ) -> None:
     """Fill `outputs`; for few tokens also the second of `combine`, the sum with the first, if given."""
     m, chosen, _ = outputs.shape
@@ -155,8 +168,10 @@ def _compute(
         _in_kernel[(shape.in_tiles * pieces, schedule.programs)](
             *common, x.codes, x.scales, weights.contiguous(), active, m * chosen, limit,
             STEPS=shape.in_steps, **form,
+            **overlapping(),
         )  # fmt: skip
         quantized = quantize_rows(active)
+        before_sum()
         _out_kernel[(shape.out_tiles * pieces, schedule.programs)](
             *common,
             quantized.codes,
@@ -171,6 +186,7 @@ def _compute(
             HIDDEN=shape.hidden,
             FUSED=fused,
             **form,
+            **overlapping(),
         )
 
 
@@ -235,6 +251,7 @@ def _in_kernel(
     AHEAD: tl.constexpr,
 ):
     """First product of one expert for some tokens: rows of w1 and the same of w3, SwiGLU, routing weight."""
+    wait_for_previous()
     half: tl.constexpr = ROWS // 2
     start = tl.program_id(0) * half
     expert, address = _expert(experts, addresses)
@@ -286,6 +303,11 @@ def _out_kernel(
     """Second product of one expert for some tokens: rows of w2; the last program adds the experts up."""
     tile = tl.program_id(0)
     start = tile * ROWS
+    if not GROUPED:
+        # The choice of experts was written long before: by no kernel that may still run.
+        _, early = _expert(experts, addresses)
+        prefetch(early + OFFSET + (start // 128).to(tl.int64) * (STEPS * 8704), STEPS * 8704, 65536)
+    wait_for_previous()
     expert, address = _expert(experts, addresses)
     pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED, ALONE)
     row = start + tl.arange(0, ROWS)
@@ -317,6 +339,7 @@ def _out_kernel(
 
 @triton.jit
 def _combine_kernel(outputs, shared, out, channels, CHOSEN: tl.constexpr, BLOCK: tl.constexpr):
+    wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < channels

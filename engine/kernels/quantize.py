@@ -23,6 +23,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
 from dsv4agent.engine.kernels.numerics import encode_e4m3, fp8_scale, round_bf16, swiglu
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops import norms
 from dsv4agent.engine.ops.quantizers import quantize_fp8_rows
 from dsv4agent.engine.weights.formats import FP8_BLOCK, decode_e4m3, decode_e8m0
@@ -70,6 +71,7 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
                 blocks,
                 BLOCKS=plan.blocks,
                 num_warps=plan.warps,
+                **overlapping(),
             )
     return out
 
@@ -104,6 +106,7 @@ def rms_norm_quantize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Qu
                 BLOCKS=next_power_of_two(blocks),
                 num_warps=tuning.ROWS.norm_warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return rows, out
 
@@ -135,12 +138,14 @@ def swiglu_quantize(hidden: Tensor, weights: Tensor | None, limit: float) -> Qua
                 BLOCKS=plan.blocks,
                 num_warps=plan.warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return out
 
 
 @triton.jit
 def _quantize_kernel(x, stride, codes, scales, channels, blocks, BLOCKS: tl.constexpr):
+    wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
     column = block[:, None] * 128 + tl.arange(0, 128)[None, :]
@@ -152,6 +157,7 @@ def _quantize_kernel(x, stride, codes, scales, channels, blocks, BLOCKS: tl.cons
 def _rms_norm_quantize_kernel(
     x, stride, weight, eps, rows, codes, scales, channels, blocks, BLOCKS: tl.constexpr
 ):
+    wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     block = tl.arange(0, BLOCKS)
     column = block[:, None] * 128 + tl.arange(0, 128)[None, :]
@@ -179,6 +185,7 @@ def _swiglu_quantize_kernel(
     WEIGHTED: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
+    wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
     column = block[:, None] * 128 + tl.arange(0, 128)[None, :]

@@ -27,6 +27,7 @@ from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import next_power_of_two, on_device
 from dsv4agent.engine.kernels.linear import PackedLinear, linear
 from dsv4agent.engine.kernels.numerics import log1p
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops.lists import doubles
 from dsv4agent.engine.ops.routing import expert_scores, expert_weights, route_by_score
 
@@ -119,6 +120,7 @@ def choose(
                 BY_SCORE=table is None,
                 num_warps=tuning.ROWS.router_warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return ids, weights
 
@@ -142,6 +144,7 @@ def _choose_kernel(
     EXPERTS: tl.constexpr,
     BY_SCORE: tl.constexpr,
 ):
+    wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, SLOTS)
     if BY_SCORE:

@@ -26,6 +26,7 @@ from torch import Tensor
 from dsv4agent.engine import sampling
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.sampling import SamplingParams
 
 _MASK = (1 << 64) - 1
@@ -86,15 +87,18 @@ def sample(
                 logits, temperatures, top_p, bits, weights, limits, vocabulary, words,
                 MASKED=allowed is not None, BLOCK=plan.block, NARROW=plan.narrow,
                 num_warps=plan.nucleus_warps, enable_fp_fusion=False,
+                **overlapping(),
             )  # fmt: skip
         _blocks_kernel[(blocks, m)](
             logits, temperatures, bits, limits, maxima, places, sums, vocabulary, words,
             **constants, num_warps=plan.warps, enable_fp_fusion=False,
+            **overlapping(),
         )  # fmt: skip
         _choose_kernel[(m,)](
             logits, temperatures, seeds, positions, bits, limits, maxima, places, sums, chosen, vocabulary,
             words, blocks, BLOCKS=next_power_of_two(blocks), **constants, num_warps=plan.warps,
             enable_fp_fusion=False,
+            **overlapping(),
         )  # fmt: skip
     return chosen
 
@@ -105,6 +109,7 @@ def _blocks_kernel(
     MASKED: tl.constexpr, NUCLEUS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Store largest logit, its lowest id, and the sum of weights relative to it, for one block."""
+    wait_for_previous()
     block, row = tl.program_id(0), tl.program_id(1)
     token = block * BLOCK + tl.arange(0, BLOCK)
     z = _load(logits, bits, row, token, vocabulary, words, MASKED)
@@ -125,6 +130,7 @@ def _choose_kernel(
     words, blocks, MASKED: tl.constexpr, NUCLEUS: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Find the block that holds the target, then the token in it."""
+    wait_for_previous()
     row = tl.program_id(0)
     block = tl.arange(0, BLOCKS)
     inside = block < blocks
@@ -171,6 +177,7 @@ def _nucleus_kernel(
     belongs to it while the mass of those before is below. Keys order logits as integers; four bits of the
     border are found per pass, by the mass above 16 candidates.
     """
+    wait_for_previous()
     row = tl.program_id(0)
     top = tl.full((), float("-inf"), tl.float32)
     for start in range(0, vocabulary, BLOCK):

@@ -64,6 +64,7 @@ from dsv4agent.engine.kernels.kv_rows import (
     unpack_rows,
 )
 from dsv4agent.engine.kernels.launch import ceil_div, on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops.quantizers import round_bf16
 
 _DIM = tl.constexpr(HEAD_DIM)
@@ -159,6 +160,7 @@ def attend(
             STAGES=plan.stages,
             num_warps=plan.split_warps if split else plan.warps,
             enable_fp_fusion=False,
+            **overlapping(),
         )
         if split:
             _fold_kernel[(tokens, ceil_div(heads, plan.merge_heads))](
@@ -178,6 +180,7 @@ def attend(
                 STAGES=plan.merge_stages,
                 num_warps=plan.merge_warps,
                 enable_fp_fusion=False,
+                **overlapping(),
             )
     return out
 
@@ -213,6 +216,7 @@ def _attend_kernel(
     KEYS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
+    wait_for_previous()
     windows: tl.constexpr = _WINDOW // KEYS
     token = tl.program_id(0)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
@@ -285,6 +289,7 @@ def _fold_kernel(
     KEYS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
+    wait_for_previous()
     token = tl.program_id(0)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     inside = head < heads

@@ -129,7 +129,7 @@ def _stream_groups(model: ModelShape) -> Iterator[Group]:
     for m in model.tokens:
         plans = [plan]
         if m <= plan.skinny_tokens:
-            for warps, finish in product((4, 8), (2, 4, 8)):
+            for warps, finish in product((4, 8), (4, 8, 16)):
                 plans.append(replace(plan, skinny=replace(plan.skinny, warps=warps), finish_warps=finish))
         else:
             for tokens, warps, stages in ((16, 4, 2), (16, 8, 2), (16, 8, 4), (32, 8, 2), (64, 16, 2)):
@@ -139,7 +139,7 @@ def _stream_groups(model: ModelShape) -> Iterator[Group]:
             plans += [replace(plan, finish_warps=2), replace(plan, finish_warps=8)]
         for case in trial_cases.cases(replace(model, tokens=(m,))):
             if case.kernel == "write+read streams":
-                yield Group(case, _candidates(plans, use))
+                yield Group(case, _candidates(plans, use, ("finish_warps",)))
 
 
 def _attention_groups(model: AttentionShape) -> Iterator[Group]:

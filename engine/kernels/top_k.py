@@ -25,6 +25,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import attention_tuning
 from dsv4agent.engine.kernels.attention_tuning import SelectPlan
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
+from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops.selection import top_k_mask
 
 BINS = 256
@@ -59,7 +60,16 @@ def select_top_k(
     grid = (rows, chunks)
     with on_device(keys):
         _high_bytes_kernel[grid](
-            keys, positions, high, width, k, ratio, CHUNK=plan.chunk, KEYS=plan.keys, num_warps=plan.warps
+            keys,
+            positions,
+            high,
+            width,
+            k,
+            ratio,
+            CHUNK=plan.chunk,
+            KEYS=plan.keys,
+            num_warps=plan.warps,
+            **overlapping(),
         )
         _low_bytes_kernel[grid](
             keys,
@@ -73,6 +83,7 @@ def select_top_k(
             CHUNK=plan.chunk,
             KEYS=plan.keys,
             num_warps=plan.warps,
+            **overlapping(),
         )
         _emit_kernel[grid](
             keys,
@@ -89,11 +100,13 @@ def select_top_k(
             KEYS=plan.keys,
             FILL=next_power_of_two(k),
             num_warps=plan.warps,
+            **overlapping(),
         )
 
 
 @triton.jit
 def _high_bytes_kernel(keys, positions, high, width, k, ratio, CHUNK: tl.constexpr, KEYS: tl.constexpr):
+    wait_for_previous()
     row, chunk = tl.program_id(0), tl.program_id(1)
     count = (tl.load(positions + row) + 1) // ratio
     if count > k:
@@ -111,6 +124,7 @@ def _high_bytes_kernel(keys, positions, high, width, k, ratio, CHUNK: tl.constex
 def _low_bytes_kernel(
     keys, positions, high, low, width, k, ratio, CHUNKS: tl.constexpr, CHUNK: tl.constexpr, KEYS: tl.constexpr
 ):
+    wait_for_previous()
     row, chunk = tl.program_id(0), tl.program_id(1)
     count = (tl.load(positions + row) + 1) // ratio
     if count > k:
@@ -141,6 +155,7 @@ def _emit_kernel(
     KEYS: tl.constexpr,
     FILL: tl.constexpr,
 ):
+    wait_for_previous()
     row, chunk = tl.program_id(0), tl.program_id(1)
     count = (tl.load(positions + row) + 1) // ratio
     ids += row.to(tl.int64) * k

@@ -2,8 +2,7 @@
 
 Two kinds of numbers stand here. The parts of a sum decide bits: they are functions of the shape of the
 weights and must never depend on the number of rows. The rest (rows and tokens of a tile, warps, stages)
-decides speed only. No measurement has chosen any of them yet: they are what the compiler fits into registers;
-`sweep` times others.
+decides speed only. What `sweep` found to be the fastest at Flash's shapes on one H200 (2026-12-01) is in use.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ TILE_ROWS = 64
 """Rows of weights that are stored together; the smallest tile of the matrix units of a warpgroup."""
 MULTIPROCESSORS = 132
 """Of an H200."""
+OVERLAP = True
+"""Whether a kernel may start while the previous one ends."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,13 @@ class LinearPlan:
     skinny_tokens: int = 128
 
 
-LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {}
+_WIDE = Tile(128, 128, warps=8, stages=3)
+LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {
+    (2048, 4096): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
+    (4096, 2048): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
+    (4096, 4096): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
+    (4096, 8192): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
+}
 """Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
 
 
@@ -68,7 +75,7 @@ def linear_plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
 
     Widened weights take registers, so their tiles are smaller.
     """
-    wide = Tile(128, 64, warps=8, stages=4) if widened else Tile(128, 128, warps=8, stages=3)
+    wide = Tile(128, 64, warps=8, stages=4) if widened else _WIDE
     return LINEAR_PLANS.get((n, k)) or LinearPlan(
         splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=wide
     )
@@ -104,8 +111,8 @@ class ExpertPlan:
     """
 
     decode_tokens: int = 32
-    decode: Tile = Tile(rows=64, tokens=16, warps=4, stages=3, ahead=4)
-    grouped: Tile = Tile(rows=128, tokens=64, warps=8, stages=3)
+    decode: Tile = Tile(rows=64, tokens=16, warps=4, stages=2, ahead=4)
+    grouped: Tile = Tile(rows=64, tokens=64, warps=4, stages=3, registers=168)
 
 
 EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
@@ -162,12 +169,12 @@ class StreamPlan:
         wide: The same when one program goes through all parts.
         skinny_tokens: Where the forms change.
         together_tokens: Up to here one launch finishes rows and write weights, then one each.
-        finish_warps: Warps that turn the sums of one token into its row.
+        finish_warps: Warps that turn the sums of one token into its row. Decides bits.
     """
 
     channels: int = 128
     skinny: Tile = Tile(rows=128, tokens=16, warps=8, stages=4)
-    wide: Tile = Tile(rows=128, tokens=32, warps=8, stages=2)
+    wide: Tile = Tile(rows=128, tokens=16, warps=4, stages=2)
     skinny_tokens: int = 128
     together_tokens: int = 128
     finish_warps: int = 4

@@ -25,6 +25,7 @@ from dsv4agent.engine.kernels.quantize import quantize_rows, rms_norm_quantize, 
 from dsv4agent.engine.kernels.sparse_attention import Entries, attend
 from dsv4agent.engine.model.rope import frequencies
 from dsv4agent.engine.runner.passage import LEAST, Passage
+from dsv4agent.engine.runner.side_stream import InOrder, SideStream
 from dsv4agent.engine.runner.state import DeviceState, LayerState
 from dsv4agent.engine.runner.weights import AttentionWeights, ModelWeights, MoeWeights
 
@@ -41,6 +42,7 @@ class StepInput:
         end: At least the position after the last token of any sequence; fixed in a captured graph.
         wanted: int64 [n], tokens whose logits are wanted; None for all.
         passage: Whether experts on the host are brought to the card for the step; not in a captured one.
+        beside: Whether work runs side by side where it can: worth it for few tokens.
     """
 
     ids: Tensor
@@ -48,6 +50,7 @@ class StepInput:
     end: int
     wanted: Tensor | None = None
     passage: bool = False
+    beside: bool = False
 
 
 class Forward:
@@ -62,6 +65,7 @@ class Forward:
         table = torch.stack((plain, *[compressed] * (1 + len(_RATIOS))))
         self._frequencies = table.to(state.device)[:, None]
         self._passage = Passage([layer.moe.experts for layer in weights.layers], state.device)
+        self._beside, self._in_order = SideStream(state.device), InOrder()
 
     def __call__(self, step: StepInput) -> Tensor:
         """Return the rows that the head reads, bfloat16 [n, D], and advance the step's sequences."""
@@ -116,11 +120,11 @@ class Forward:
         assert read.quantized is not None
         turn = rotations[1 if spec.compress_rope else 0]
         group_turn = rotations[2 + _RATIOS.index(spec.ratio)] if spec.ratio else turn
+        side = self._beside if step.beside else self._in_order
+        plain = None
+        if w.plain is not None:
+            plain = side.run(lambda weights=w.plain: linear(read.x, weights, dtype=torch.float32))
         narrow = linear(read.quantized, w.narrow)
-        plain = None if w.plain is None else linear(read.x, w.plain, dtype=torch.float32)
-        _, low = rms_norm_quantize(narrow[:, : c.q_lora_rank], w.q_norm, eps)
-        wide = linear(low, w.query)
-        q = finish_queries(wide, c.num_attention_heads, turn, eps=eps)
         compressions: list[Compression] = []
         start = 0
         for part, raw, pages in zip(w.compressors, state.raw, state.pages, strict=True):
@@ -129,9 +133,12 @@ class Forward:
             rows = plain[:, start : start + width]
             compressions.append(Compression(rows, part.ape, part.norm, raw, pages))
             start += width
-        take_in(
-            narrow[:, c.q_lora_rank :], w.kv_norm, turn, state.ring, compressions, group_turn, places, eps=eps
-        )
+        kv = narrow[:, c.q_lora_rank :]
+        side.run(lambda: take_in(kv, w.kv_norm, turn, state.ring, compressions, group_turn, places, eps=eps))
+        _, low = rms_norm_quantize(narrow[:, : c.q_lora_rank], w.q_norm, eps)
+        wide = linear(low, w.query)
+        side.join()
+        q = side.run(lambda: finish_queries(wide, c.num_attention_heads, turn, eps=eps))
         entries: Entries | None = None
         visible = step.end // spec.ratio if spec.ratio else 0
         if spec.overlap and visible:
@@ -144,13 +151,19 @@ class Forward:
             entries = Entries(state.pages[0], spec.ratio, most, ids, counts)
         elif visible:
             entries = Entries(state.pages[0], spec.ratio, visible)
+        side.join()
         heads_out = attend(q, w.sink, turn, places, state.ring, entries)
         grouped = linear(heads_out.flatten(1), w.group_out)
         return linear(quantize_rows(grouped), w.out)
 
     def _moe(self, index: int, w: MoeWeights, read: StreamRead, step: StepInput) -> Tensor:
         c, scale = self.config, self.config.routed_scaling_factor
-        assert read.quantized is not None
+        x = read.quantized
+        assert x is not None
+        side = self._beside if step.beside else self._in_order
+        shared = side.run(
+            lambda: linear(swiglu_quantize(linear(x, w.shared_in), None, c.swiglu_limit), w.shared_out)
+        )
         uses: router.Uses | None = None
         if w.experts.uses is not None:
             uses = router.Uses(w.experts.uses, step.places.sequences, self.state.padding)
@@ -161,11 +174,16 @@ class Forward:
             ids, weights = router.route(
                 read.x, w.gate, w.bias, chosen=c.num_experts_per_tok, scale=scale, uses=uses
             )
-        hidden = linear(read.quantized, w.shared_in)
-        shared = linear(swiglu_quantize(hidden, None, c.swiglu_limit), w.shared_out)
         addresses = self._passage.enter(index) if step.passage else None
         out = routed_experts(
-            read.quantized, ids, weights, w.experts, shared, limit=c.swiglu_limit, addresses=addresses
+            x,
+            ids,
+            weights,
+            w.experts,
+            shared,
+            limit=c.swiglu_limit,
+            addresses=addresses,
+            before_sum=side.join,
         )
         if step.passage:
             self._passage.leave(index)

@@ -69,7 +69,7 @@ class DecodeBatch:
     def step(self, end: int) -> None:
         """Process `ids`, sample the next ones in their place, and go on by one position."""
         places = Places(self._sequences, self._positions, self._none, self._none, self.width, 1)
-        hidden = self._forward(StepInput(self.ids, places, end))
+        hidden = self._forward(StepInput(self.ids, places, end, beside=True))
         logits = self._forward.logits(hidden)
         self.hidden.copy_(hidden)
         self.logits.copy_(logits)

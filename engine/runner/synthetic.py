@@ -74,15 +74,21 @@ class _Draw:
         self._routed = routed
 
     def model(self, on_host: Placement, embedding_on_host: bool) -> ModelWeights:
-        c, g = self._config, self._generator
-        rows = normal(g, c.vocab_size, c.hidden_size)
+        c = self._config
+        # First what needs the most room while it is drawn.
+        embedding = self._embedding(embedding_on_host)
+        head = random_linear(self._generator, c.vocab_size, c.hidden_size, "bf16")
         return ModelWeights(
-            embedding=EmbeddingTable(self._pinned(rows) if embedding_on_host else rows, self._device),
+            embedding=embedding,
             layers=tuple(self._layer(index, spec, on_host) for index, spec in enumerate(c.layers)),
             head_mix=self._mix(STREAMS, 1),
             norm=self._ones(c.hidden_size),
-            head=random_linear(g, c.vocab_size, c.hidden_size, "bf16"),
+            head=head,
         )
+
+    def _embedding(self, on_host: bool) -> EmbeddingTable:
+        rows = normal(self._generator, self._config.vocab_size, self._config.hidden_size)
+        return EmbeddingTable(self._pinned(rows) if on_host else rows, self._device)
 
     def _layer(self, index: int, spec: LayerSpec, on_host: Placement) -> LayerWeights:
         c = self._config
