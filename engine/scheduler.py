@@ -71,10 +71,10 @@ class Ticket(Generic[T]):
 
     def advance(self) -> bool:
         """Run one step on the device thread, up to the next yield; return whether the work is over."""
+        if self.cancelled:
+            self.steps.close()
+            return self._end(Cancelled("the work was cancelled"))
         try:
-            if self.cancelled:
-                self.steps.close()
-                raise Cancelled("the work was cancelled")
             if self.failure is None:
                 self.shared = next(self.steps)
             else:
@@ -82,21 +82,26 @@ class Ticket(Generic[T]):
                 self.shared = self.steps.throw(failure)
         except StopIteration as stop:
             self._result = cast("T", stop.value)
+            return self._end()
         except EngineError as error:
-            self._error = error
+            return self._end(error)
         except Exception as error:
-            self._error = WorkerFailed(f"the engine's thread met {type(error).__name__}: {error}")
-            self._error.__cause__ = error
-        else:
-            return False
-        self._on_done()
-        return True
+            failed = WorkerFailed(f"the engine's thread met {type(error).__name__}: {error}")
+            failed.__cause__ = error
+            return self._end(failed)
+        return False
 
     def abandon(self) -> None:
         """End the work because the engine closes."""
         self.steps.close()
-        self._error = EngineClosed("the engine was closed while this work was waiting")
+        self._end(EngineClosed("the engine was closed while this work was waiting"))
+
+    def _end(self, error: BaseException | None = None) -> bool:
+        # Until other work comes, the thread still knows this ticket: what it asked for must not live as long.
+        self.shared = None
+        self._error = error
         self._on_done()
+        return True
 
     def outcome(self) -> T:
         """Return the result or raise the error of finished work."""

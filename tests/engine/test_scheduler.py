@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,26 @@ async def test_cancellation_waits_for_the_step_and_cleans_up(scheduler: Schedule
     with anyio.move_on_after(0.05) as scope:
         await scheduler.run_async(endless())
     assert scope.cancelled_caught and started.is_set() and cleaned.is_set()
+
+
+async def test_cancelled_work_lets_go_of_what_it_asked_for(scheduler: Scheduler) -> None:
+    class Item:
+        pass
+
+    def ask() -> Steps[None]:
+        item = Item()
+        asked.append(weakref.ref(item))
+        gate.wait()
+        yield Shared(scheduler, 1, item, lambda _: None)
+
+    asked: list[weakref.ref[Item]] = []
+    gate = threading.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(scheduler.run_async, ask())
+        await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
+        threading.Timer(0.05, gate.set).start()
+    assert [item() for item in asked] == [None]
 
 
 async def test_closing_abandons_waiting_work() -> None:
