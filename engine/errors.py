@@ -87,6 +87,10 @@ class WrongDtype(CheckpointError):
     """Raised when a tensor is stored in a number format that has no meaning at its place."""
 
 
+class UnsupportedScale(CheckpointError):
+    """Raised when a tensor has a scale with which the kernels' products would not be exact."""
+
+
 class ModelTooLarge(EngineError):
     """Raised when the weights do not fit the memory of the device.
 

@@ -1,12 +1,12 @@
 """Routed experts in the kernels' layout: E2M1 codes and E8M0 scales as they come, reordered, one piece each.
 
-A tile is 128 rows. For each 128 inner columns it holds a record of 8 704 bytes: codes of columns 0 ... 63, of
-columns 64 ... 127 (for each half 128 rows x 32 bytes), then four scales per row. A program streams records,
-a thread reads 16 bytes of one row at a time. A byte holds a number of the half's first 32 columns and one of
-the next 32, so that each of the two planes is one scale group. Sign, exponent and mantissa s, ee, m of the
-first stand in bits 7, 4, 3 and 2, where E4M3 has them, those of the second in bits 5, 6, 1 and 0: the first
-needs one instruction to be an operand of the matrix units, the second four. The first product's tiles hold
-64 rows of w1 and the same 64 of w3, so that one program can have both sides of the SwiGLU.
+A tile is 128 rows. For each 128 inner columns it holds a record of 8 704 bytes: 64 bytes of codes for each
+row, then four scales per row. A program streams records, a thread reads 16 bytes of one row at a time. A
+little-endian word of 16 bits holds number c of each of the row's four scale groups of 32: sign, exponent and
+mantissa s, ee, m of the first in bits 15 and 8 to 6, where bfloat16's sign and the end of its exponent are,
+of the second in bits 12 and 5 to 3, of the third in bits 9 and 2 to 0: one shift away from there. That leaves
+the bits 14, 13, 11 and 10 for the fourth. The first product's tiles hold 64 rows of w1 and the same 64 of w3,
+so that one program can have both sides of the SwiGLU.
 
 Experts are found through a table of addresses: some may live in pinned host memory.
 """
@@ -29,6 +29,9 @@ PAIR = ROWS // 2
 CODES = 8192
 RECORD = CODES + 512
 """Bytes of a record, and of the codes in it."""
+
+LEAST_SCALE, MOST_SCALE = 66, 192
+"""E8M0 codes of scales with which the kernels' products are exact: 2**-61 to 2**65."""
 
 Fp4Weight = tuple[Tensor, Tensor]
 """Packed codes int8 or uint8 [o, i / 2] and E8M0 codes uint8 [o, i / 32], as in the checkpoint."""
@@ -163,17 +166,18 @@ def _tile_rows(weight: Fp4Weight, rows: int) -> Fp4Weight:
     padding = (0, -codes.shape[1] % 64, 0, -codes.shape[0] % rows)
     codes = torch.nn.functional.pad(codes, padding)
     padding = (0, -scales.shape[1] % 4, 0, -scales.shape[0] % rows)
-    scales = torch.nn.functional.pad(scales, padding, value=1)
+    scales = torch.nn.functional.pad(scales, padding, value=127)
     return codes.view(-1, rows, codes.shape[1]), scales.view(-1, rows, scales.shape[1])
 
 
 def _records(codes: Tensor, scales: Tensor) -> Tensor:
     """Return uint8 [tiles, steps, RECORD] of codes [tiles, 128, steps * 64] and scales [tiles, 128, ...]."""
     tiles, rows, _ = codes.shape
-    nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).view(tiles, rows, -1, 2, 2, 32)
-    planes = _spread(nibbles[:, :, :, :, 0], nibbles[:, :, :, :, 1])
-    steps = planes.shape[2]
-    body = planes.permute(0, 2, 3, 1, 4).reshape(tiles, steps, CODES)
+    nibbles = torch.stack((codes & 0xF, codes >> 4), dim=-1).view(tiles, rows, -1, 4, 32)
+    words = _interleaved(nibbles.to(torch.int32))
+    body = torch.stack((words & 0xFF, words >> 8), dim=-1).to(torch.uint8)
+    steps = body.shape[2]
+    body = body.transpose(1, 2).reshape(tiles, steps, CODES)
     tail = scales.view(tiles, rows, steps, 4).transpose(1, 2).reshape(tiles, steps, RECORD - CODES)
     return torch.cat((body, tail), dim=2)
 
@@ -181,21 +185,26 @@ def _records(codes: Tensor, scales: Tensor) -> Tensor:
 def _dense(records: Tensor) -> Tensor:
     """Return float32 [tiles, 128, steps * 128]."""
     tiles, steps, _ = records.shape
-    planes = records[..., :CODES].view(tiles, steps, 2, ROWS, 32)
-    codes = torch.stack(_gathered(planes), dim=-2).permute(0, 3, 1, 2, 4, 5)
-    codes = codes.reshape(tiles * ROWS, steps * 128)
+    body = records[..., :CODES].view(tiles, steps, ROWS, 32, 2).to(torch.int32)
+    codes = _separated(body[..., 0] | (body[..., 1] << 8)).transpose(1, 2)
+    codes = codes.reshape(tiles * ROWS, steps * 128).to(torch.uint8)
     scales = records[..., CODES:].view(tiles, steps, ROWS, 4).transpose(1, 2).reshape(tiles * ROWS, steps * 4)
     packed = codes[:, 0::2] | (codes[:, 1::2] << 4)
     return dequantize_fp4(packed, decode_e8m0(scales)).view(tiles, ROWS, steps * 128)
 
 
-def _spread(first: Tensor, second: Tensor) -> Tensor:
-    """Return bytes that hold two E2M1 codes 0 ... 15 each."""
-    upper = ((first & 8) << 4) | ((first & 7) << 2)
-    return upper | ((second & 8) << 2) | ((second & 4) << 4) | (second & 3)
+def _interleaved(codes: Tensor) -> Tensor:
+    """Return words [..., 32] of 16 bits that hold the E2M1 codes [..., 4, 32] of four scale groups."""
+    sign, size = codes >> 3, codes & 7
+    word = torch.zeros_like(sign[..., 0, :])
+    for group, base in enumerate((6, 3, 0)):
+        word |= (sign[..., group, :] << (base + 9)) | (size[..., group, :] << base)
+    last = size[..., 3, :]
+    return word | (sign[..., 3, :] << 14) | ((last >> 2) << 13) | ((last & 3) << 10)
 
 
-def _gathered(spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and second codes of such bytes."""
-    first = ((spread >> 4) & 8) | ((spread >> 2) & 7)
-    return first, ((spread >> 2) & 8) | ((spread >> 4) & 4) | (spread & 3)
+def _separated(words: Tensor) -> Tensor:
+    """Return the codes [..., 4, 32] in such words."""
+    groups = [((words >> base) & 7) | ((words >> (base + 9)) & 1) << 3 for base in (6, 3, 0)]
+    last = ((words >> 10) & 3) | ((words >> 13) & 1) << 2 | ((words >> 14) & 1) << 3
+    return torch.stack((*groups, last), dim=-2)

@@ -1,10 +1,10 @@
-"""The product of one tile of an expert's FP4 weights with FP8 tokens.
+"""The product of one tile of an expert's FP4 weights with tokens rounded to FP8.
 
-E2M1 becomes E4M3 by moving bits: its exponent bits and mantissa bit, put below two zero bits, are the same
-number times 2**-6, subnormals included. Eight weights of a register take five instructions, see `experts`.
-The matrix units add over one scale group of 32 inner columns; each sum is scaled by its row in float32, four
-are added, scaled by the token, and added to the total. On Hopper, products of FP8 with fewer than 16 columns
-leave the warpgroup's instruction for another one, with other bits.
+Weights become bfloat16 with their scale in the exponent, and tokens are bfloat16 with theirs, both exactly.
+So the whole product is one chain of bfloat16 matrix instructions whose sums are float32, with nothing to
+scale in between. E2M1 becomes bfloat16 by moving bits: its exponent bits and mantissa bit, put at the end of
+bfloat16's exponent, are the same number times 2**-126, subnormals included; a product with a power of two
+does the rest. Eight weights take fifteen instructions, however many tokens there are, see `experts`.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -15,97 +15,86 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dsv4agent.engine.kernels.numerics import INTERPRETED, decode_e8m0, load_token_scales
+from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT
 
 
 @triton.jit
 def expert_product(
-    record,
-    line,
-    x,
-    x_scales,
-    row,
-    valid,
-    STEPS: tl.constexpr,
-    AHEAD: tl.constexpr,
-    ROWS: tl.constexpr,
-    TOKENS: tl.constexpr,
-):
+    record, line, x, row, valid,
+    STEPS: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
     """Return the rows `line` of a tile of weights times the rows `row` of x, float32 [ROWS, TOKENS].
 
     `record` is the first of the tile's records, x has STEPS * 128 columns.
     """
-    column = tl.arange(0, 32)
-    codes = record + line[:, None] * 32 + column[None, :]
-    scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line
-    rows = x + row[:, None] * (STEPS * 128) + column[None, :]
-    row_scales = x_scales + row * STEPS
+    codes = record.to(tl.pointer_type(tl.int16)) + line[:, None] * 32 + tl.arange(0, 32)[None, :]
+    # Two dimensions from the start: the compiler can then move all of the unpacking to where the matrix units
+    # want their operand, and nothing goes back through shared memory.
+    scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line[:, None]
+    rows = x + row[:, None] * (STEPS * 128) + tl.arange(0, 128)[None, :]
     total = tl.zeros([ROWS, TOKENS], tl.float32)
-    # Scales are no operands, so they do not go through the pipeline of asynchronous copies. Those of the
-    # weights come from memory, whose latency is that of several short steps, those of the tokens from caches.
-    last: tl.constexpr = STEPS - 1
-    words = tl.load(scales)
-    if AHEAD == 4:
-        words_1 = tl.load(scales + tl.minimum(1, last) * 2176)
-        words_2 = tl.load(scales + tl.minimum(2, last) * 2176)
-        words_3 = tl.load(scales + tl.minimum(3, last) * 2176)
-    x_scale = load_token_scales(row_scales, 0, valid, STEPS, TOKENS)
-    # Four steps written one after another need no moves between those four; the compiler does not pipeline
-    # loops that have them.
-    for step in tl.range(STEPS, loop_unroll_factor=AHEAD):
-        near = tl.load(codes)
-        far = tl.load(codes + 4096)
-        x0 = tl.load(rows, mask=valid[:, None], other=0.0)
-        x1 = tl.load(rows + 32, mask=valid[:, None], other=0.0)
-        x2 = tl.load(rows + 64, mask=valid[:, None], other=0.0)
-        x3 = tl.load(rows + 96, mask=valid[:, None], other=0.0)
-        d0 = tl.dot(_first(near), x0.T)
-        d1 = tl.dot(_second(near), x1.T)
-        d2 = tl.dot(_first(far), x2.T)
-        d3 = tl.dot(_second(far), x3.T)
-        # Factors are powers of two: these products are exact, contracted or not.
-        part = d0 * decode_e8m0(words & 0xFF)[:, None]
-        part += d1 * decode_e8m0((words >> 8) & 0xFF)[:, None]
-        part += d2 * decode_e8m0((words >> 16) & 0xFF)[:, None]
-        part += d3 * decode_e8m0((words >> 24) & 0xFF)[:, None]
-        total += part * decode_e8m0(x_scale)[None, :]
-        after = tl.load(scales + tl.minimum(step + AHEAD, last) * 2176)
-        if AHEAD == 4:
-            words, words_1, words_2, words_3 = words_1, words_2, words_3, after
-        else:
-            words = after
-        x_scale = load_token_scales(row_scales, tl.minimum(step + 1, last), valid, STEPS, TOKENS)
-        codes += 8704
+    for _ in tl.range(STEPS, loop_unroll_factor=UNROLL):
+        packed = tl.load(codes)
+        words = tl.load(scales)
+        right = tl.load(rows, mask=valid[:, None], other=0.0)
+        first = tl.join(_group(packed, words, 0, ROWS), _group(packed, words, 1, ROWS))
+        second = tl.join(_group(packed, words, 2, ROWS), _group(packed, words, 3, ROWS))
+        left = tl.reshape(tl.permute(tl.join(first, second), [0, 3, 2, 1]), [ROWS, 128])
+        total = tl.dot(left, right.to(PRODUCT).T, total, input_precision="ieee")
+        codes += 4352
+        scales += 2176
         rows += 128
-    # Codes stand for 2**-6 of their values.
-    return total * 64.0
+    # Factors are too small by that much, so that those above one are in bfloat16's range, too.
+    return total * 18446744073709551616.0
 
 
 @triton.jit
-def _first(codes):
-    """Return the first number of each byte, E2M1, as the E4M3 number of 2**-6 times the value."""
+def _group(packed, words, GROUP: tl.constexpr, ROWS: tl.constexpr):
+    """Return the weights of one scale group, bfloat16 [ROWS, 32], times 2**-64."""
+    code = (words >> (8 * GROUP)) & 0xFF
+    factor = ((code + 62) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    factor = tl.broadcast_to(factor, [ROWS, 32])
     if INTERPRETED:
-        bits = codes & 0x9C
+        return _widen_interpreted(packed, factor, GROUP)
+    elif GROUP == 0:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 a; and.b32 a, $1, 0x81C081C0; mul.rn.bf16x2 $0, a, $2; }",
+            "=r,r,r", [packed, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
+    elif GROUP == 1:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 a; shl.b32 a, $1, 3; and.b32 a, a, 0x81C081C0; mul.rn.bf16x2 $0, a, $2; }",
+            "=r,r,r", [packed, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
+    elif GROUP == 2:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 a; shl.b32 a, $1, 6; and.b32 a, a, 0x81C081C0; mul.rn.bf16x2 $0, a, $2; }",
+            "=r,r,r", [packed, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
     else:
-        bits = tl.inline_asm_elementwise(
-            "and.b32 $0, $1, 0x9C9C9C9C;", "=r,r", [codes], dtype=tl.uint8, is_pure=True, pack=4
-        )
-    return bits.to(tl.float8e4nv, bitcast=True)
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 a, b;
+            shl.b32 a, $1, 1;
+            and.b32 a, a, 0x80008000;
+            shr.u32 b, $1, 5;
+            lop3.b32 a, b, 0x01000100, a, 0xEA;
+            shr.u32 b, $1, 4;
+            lop3.b32 a, b, 0x00C000C0, a, 0xEA;
+            mul.rn.bf16x2 $0, a, $2;
+            }""",
+            "=r,r,r", [packed, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 @triton.jit
-def _second(codes):
-    """Return the second number of each byte as `_first` does the first one."""
-    if INTERPRETED:
-        bits = ((codes << 2) & 0x8C) | ((codes >> 2) & 0x10)
+def _widen_interpreted(packed, factor, GROUP: tl.constexpr):
+    """Do the same number by number; float32, which the interpreter multiplies right."""
+    word = packed.to(tl.int32) & 0xFFFF
+    if GROUP < 3:
+        bits = (word << (3 * GROUP)) & 0x81C0
     else:
-        bits = tl.inline_asm_elementwise(
-            "{ .reg .b32 a, b; shl.b32 a, $1, 2; shr.b32 b, $1, 2; and.b32 b, b, 0x10101010;"
-            " lop3.b32 $0, a, 0x8C8C8C8C, b, 0xEA; }",
-            "=r,r",
-            [codes],
-            dtype=tl.uint8,
-            is_pure=True,
-            pack=4,
-        )
-    return bits.to(tl.float8e4nv, bitcast=True)
+        bits = ((word << 1) & 0x8000) | ((word >> 5) & 0x100) | ((word >> 4) & 0xC0)
+    # Bfloat16's bits are the upper half of float32's.
+    wide = factor.to(tl.int16, bitcast=True).to(tl.int32) << 16
+    return (bits << 16).to(tl.float32, bitcast=True) * wide.to(tl.float32, bitcast=True)

@@ -32,12 +32,14 @@ from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_devi
 from dsv4agent.engine.kernels.mixes import PackedMix
 from dsv4agent.engine.kernels.numerics import (
     PRODUCT,
+    decode_e8m0,
     encode_e4m3,
     fp8_scale,
     round_bf16,
+    round_e4m3,
 )
 from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
-from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
+from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference, round_rows_reference
 from dsv4agent.engine.kernels.sinkhorn import pick, sigmoid, store_write_weights
 from dsv4agent.engine.kernels.sums import sum_columns
 from dsv4agent.engine.ops import hyper_connections as ops
@@ -53,11 +55,13 @@ class StreamRead:
         x: Its input, bfloat16 [m, D].
         write: Weights to write its output back with, float32 [m, 4, 5]; None for the head.
         quantized: The input in FP8, if asked for.
+        rounded: The same numbers in bfloat16 [m, c], c a multiple of 128, if asked for.
     """
 
     x: Tensor
     write: Tensor | None
     quantized: QuantizedRows | None
+    rounded: Tensor | None = None
 
 
 def write_then_read(
@@ -69,6 +73,7 @@ def write_then_read(
     y: Tensor | None = None,
     write: Tensor | None = None,
     quantize: bool = False,
+    rounded: bool = False,
 ) -> StreamRead:
     """Write `y` back with the weights `write` of its own read, if given, then read the streams with `mix`.
 
@@ -80,8 +85,10 @@ def write_then_read(
         y: Output of the previous sub-layer, bfloat16 [m, D].
         write: float32 [m, 4, 5].
         quantize: Whether to quantise what is read.
+        rounded: Whether what that leaves of it is wanted in bfloat16, too.
     """
     m, _, dim = streams.shape
+    assert quantize or not rounded
     assert streams.is_contiguous() and (y is None) == (write is None)
     head = mix.scale.numel() == STREAMS
     plan = tuning.STREAMS
@@ -89,7 +96,8 @@ def write_then_read(
     x = torch.empty(m, dim, dtype=torch.bfloat16, device=device)
     weights = torch.empty(m, STREAMS, STREAMS + 1, dtype=torch.float32, device=device)
     quantized = QuantizedRows.empty(m, dim, device)
-    result = StreamRead(x, None if head else weights, quantized if quantize else None)
+    kept = torch.empty(quantized.codes.shape, dtype=torch.bfloat16, device=device) if rounded else None
+    result = StreamRead(x, None if head else weights, quantized if quantize else None, kept)
     if m == 0:
         return result
     parts, _, rows, _ = mix.pieces.shape
@@ -99,7 +107,8 @@ def write_then_read(
     sums = torch.empty(programs * m * (rows + 1), dtype=torch.float32, device=device)
     finish = (
         streams, sums, mix.scale, mix.base, x if norm is None else norm, x, weights,
-        quantized.codes.view(torch.uint8), quantized.scales, m, mix.eps, mix.norm_eps, eps,
+        quantized.codes.view(torch.uint8), quantized.scales,
+        x if kept is None else kept, m, mix.eps, mix.norm_eps, eps,
     )  # fmt: skip
     constants = {
         "PARTS": programs,
@@ -109,6 +118,7 @@ def write_then_read(
         "ITERATIONS": mix.iterations,
         "NORMED": norm is not None,
         "QUANTIZED": quantize,
+        "ROUNDED": rounded,
         "enable_fp_fusion": False,
         **overlapping(),
     }
@@ -203,16 +213,16 @@ _BOTH = tl.constexpr(2)
 
 @triton.jit(do_not_specialize=["m"])
 def _finish_kernel(
-    streams, sums, scale, base, norm, x, weights, codes, scales, m, eps, norm_eps, x_eps,
+    streams, sums, scale, base, norm, x, weights, codes, scales, rounded, m, eps, norm_eps, x_eps,
     ROLE: tl.constexpr, PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
-    ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
+    ITERATIONS: tl.constexpr, NORMED: tl.constexpr, QUANTIZED: tl.constexpr, ROUNDED: tl.constexpr,
 ):  # fmt: skip
     """Turn the sums of one token into the row that the sub-layer reads, its write weights, or both."""
     token = tl.program_id(0).to(tl.int64)
     if ROLE == _ROW or (ROLE == _BOTH and tl.program_id(1) == 0):
         _finish_row(
-            token, streams, sums, scale, base, norm, x, codes, scales, m, eps, norm_eps, x_eps,
-            PARTS, DIM, BLOCKS, COLUMNS, NORMED, QUANTIZED,
+            token, streams, sums, scale, base, norm, x, codes, scales, rounded, m, eps, norm_eps, x_eps,
+            PARTS, DIM, BLOCKS, COLUMNS, NORMED, QUANTIZED, ROUNDED,
         )  # fmt: skip
     else:
         _finish_weights(token, sums, scale, base, weights, m, eps, norm_eps, PARTS, DIM, COLUMNS, ITERATIONS)
@@ -288,9 +298,9 @@ def _streams(source, DIM: tl.constexpr, inside):
 
 @triton.jit
 def _finish_row(
-    row, streams, sums, scale, base, norm, x, codes, scales, m, eps, norm_eps, x_eps,
+    row, streams, sums, scale, base, norm, x, codes, scales, rounded, m, eps, norm_eps, x_eps,
     PARTS: tl.constexpr, DIM: tl.constexpr, BLOCKS: tl.constexpr, COLUMNS: tl.constexpr,
-    NORMED: tl.constexpr, QUANTIZED: tl.constexpr,
+    NORMED: tl.constexpr, QUANTIZED: tl.constexpr, ROUNDED: tl.constexpr,
 ):  # fmt: skip
     """Blend the streams of one token, normalise and quantise."""
     block = tl.arange(0, BLOCKS)
@@ -324,6 +334,10 @@ def _finish_row(
         tl.store(scales + row * blocks + block, code.to(tl.uint8), mask=block < blocks)
         target = codes + row * (blocks * 128) + channel
         tl.store(target, encode_e4m3(value * inverse[:, None]), mask=channel < blocks * 128)
+        if ROUNDED:
+            grid = round_e4m3(value * inverse[:, None]) * decode_e8m0(code)[:, None]
+            target = rounded + row * (blocks * 128) + channel
+            tl.store(target, grid.to(tl.bfloat16), mask=channel < blocks * 128)
 
 
 @triton.jit
@@ -373,6 +387,7 @@ def write_then_read_reference(
     y: Tensor | None = None,
     write: Tensor | None = None,
     quantize: bool = False,
+    rounded: bool = False,
 ) -> StreamRead:
     """Do as `write_then_read` with the host's routines; `streams` are not overwritten."""
     state = streams.float()
@@ -385,4 +400,6 @@ def write_then_read_reference(
         x, weights = ops.collapse_streams(state, mix, official=True), None
         if norm is not None:
             x = rms_norm(x, norm.float(), eps, official=True)
-    return StreamRead(x.to(torch.bfloat16), weights, quantize_rows_reference(x) if quantize else None)
+    codes = quantize_rows_reference(x) if quantize else None
+    kept = round_rows_reference(x) if rounded else None
+    return StreamRead(x.to(torch.bfloat16), weights, codes, kept)

@@ -3,6 +3,11 @@
 Official numerics: FP8 activations with a scale per 128 channels, FP8 weights with one per 128 x 128, products
 summed by the matrix units over 128 inner columns, then scaled and added in float32.
 
+FP8 weights that meet bfloat16 rows become bfloat16 with their scale in the exponent, exactly, and the product
+is one chain of bfloat16 matrix instructions. They are stored in pairs: a little-endian word of 16 bits holds
+the code of column c of a step in its upper byte and that of column 64 + c in the lower one, so that both are
+some shifts away from bfloat16, and a thread reads its operand as it is.
+
 Weights are the left operand and stored in tiles of 64 rows x 128 inner columns, one after another along a row
 of tiles, so that a program streams one contiguous piece of memory. Skinny and wide batches use the same
 product with more columns. The inner dimension falls into `tuning.linear_splits` parts, a function of the
@@ -36,11 +41,11 @@ from torch import Tensor
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, counters, on_device
 from dsv4agent.engine.kernels.numerics import (
+    INTERPRETED,
     PRODUCT,
     decode_e8m0,
     load_token_scales,
     round_bf16,
-    widen_e4m3,
 )
 from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
 from dsv4agent.engine.kernels.quantize import QuantizedRows
@@ -59,6 +64,7 @@ class PackedLinear:
         n: Rows.
         k: Inner columns.
         groups: The rows fall into so many equal groups, and group g reads columns g * k ... of the input.
+        paired: Whether FP8 codes are stored in pairs, for bfloat16 rows.
     """
 
     tiles: Tensor
@@ -66,29 +72,44 @@ class PackedLinear:
     n: int
     k: int
     groups: int = 1
+    paired: bool = False
 
 
-def pack_linear(weight: Tensor, scale: Tensor | None = None, *, groups: int = 1) -> PackedLinear:
+LEAST_SCALE, MOST_SCALE = 74, 198
+"""E8M0 codes of scales with which paired weights are exact: 2**-53 to 2**71."""
+
+
+def pack_linear(
+    weight: Tensor, scale: Tensor | None = None, *, groups: int = 1, paired: bool = False
+) -> PackedLinear:
     """Bring weights into the kernels' layout, once, at load.
 
     Args:
         weight: bfloat16 [n, k], or E4M3 codes (float8_e4m3fn, int8 or uint8) with `scale`.
         scale: E8M0 codes uint8 [ceil(n / 128), ceil(k / 128)].
         groups: See `PackedLinear`; rows of a group are a multiple of 128.
+        paired: Whether FP8 weights are for bfloat16 rows.
     """
     n, k = weight.shape
+    assert scale is not None or not paired
     assert groups == 1 or n % (128 * groups) == 0
     raw = weight if scale is None else weight.view(torch.uint8)
     padded = torch.nn.functional.pad(raw, (0, -k % BLOCK, 0, -n % TILE_ROWS))
     tiles = padded.view(-1, TILE_ROWS, padded.shape[1] // BLOCK, BLOCK).transpose(1, 2).contiguous()
     if scale is None:
         return PackedLinear(tiles.to(torch.bfloat16), None, n, k, groups)
-    return PackedLinear(tiles.view(torch.float8_e4m3fn), scale.view(torch.uint8).contiguous(), n, k, groups)
+    if paired:
+        tiles = torch.stack((tiles[..., 64:], tiles[..., :64]), dim=-1).flatten(-2)
+    codes = tiles.view(torch.float8_e4m3fn)
+    return PackedLinear(codes, scale.view(torch.uint8).contiguous(), n, k, groups, paired)
 
 
 def unpack_linear(packed: PackedLinear) -> Tensor:
     """Return float32 [n, k]."""
     tiles = packed.tiles
+    if packed.paired:
+        pairs = tiles.view(torch.uint8).unflatten(-1, (64, 2))
+        tiles = torch.cat((pairs[..., 1], pairs[..., 0]), dim=-1)
     whole = decode_e4m3(tiles.view(torch.uint8)) if packed.scales is not None else tiles.float()
     rows, columns = tiles.shape[0] * TILE_ROWS, tiles.shape[1] * BLOCK
     whole = whole.transpose(1, 2).reshape(rows, columns)
@@ -102,7 +123,8 @@ def linear(x: QuantizedRows | Tensor, w: PackedLinear, *, dtype: torch.dtype = t
     """Return x [m, k] times the transpose of the weights.
 
     Args:
-        x: Quantised rows (FP8 weights only), or bfloat16 [m, groups * k] with contiguous last dimension.
+        x: Quantised rows (FP8 weights only), or bfloat16 [m, groups * k] with contiguous last dimension (FP8
+            weights only in pairs).
         w: The weights.
         dtype: Of the result: bfloat16 or float32.
 
@@ -112,12 +134,13 @@ def linear(x: QuantizedRows | Tensor, w: PackedLinear, *, dtype: torch.dtype = t
     quantized = isinstance(x, QuantizedRows)
     rows = x.codes if quantized else x
     assert not quantized or (w.scales is not None and w.groups == 1)
+    assert w.paired == (w.scales is not None and not quantized)
     assert quantized or rows.shape[1] == w.groups * w.k
     m = rows.shape[0]
     out = torch.empty(m, w.n, dtype=dtype, device=rows.device)
     if m == 0:
         return out
-    plan = tuning.linear_plan(w.n, w.k, widened=w.scales is not None and not quantized)
+    plan = tuning.linear_plan(w.n, w.k, w.tiles.element_size())
     skinny = m <= plan.skinny_tokens
     tile = tuning.skinny_tile(plan, m) if skinny else plan.wide
     row_tiles, token_tiles = ceil_div(w.n, tile.rows), ceil_div(m, tile.tokens)
@@ -264,16 +287,24 @@ def _part(
     # Tiles of 64 rows x 128 columns lie one after another along the inner dimension.
     # The last program may have more rows than there are tiles: it reads the last tile again.
     tile = tl.minimum(row_tile * (ROWS // 64) + row // 64, (n + 63) // 64 - 1)
-    w_pointers = w + tile.to(tl.int64)[:, None] * (STEPS * 8192) + (row % 64)[:, None] * 128 + column[None, :]
-    w_pointers += start * 8192
+    if W_FP8 and not X_FP8:
+        pair = tl.arange(0, 64)
+        w_pointers = w.to(tl.pointer_type(tl.int16)) + (row % 64)[:, None] * 64 + pair[None, :]
+        w_pointers += (tile.to(tl.int64)[:, None] * STEPS + start) * 4096
+        # One for each row, so that the unpacking has all it needs where the matrix units want their operand.
+        wide_scales = w_scales + ((row_tile * ROWS + row) // 128)[:, None] * STEPS
+    else:
+        w_pointers = (
+            w + tile.to(tl.int64)[:, None] * (STEPS * 8192) + (row % 64)[:, None] * 128 + column[None, :]
+        )
+        w_pointers += start * 8192
     x_pointers = x + token.to(tl.int64)[:, None] * x_stride + start * 128 + column[None, :]
     w_scale_pointer = w_scales + (row_tile * ROWS // 128) * STEPS
     x_scale_pointers = x_scales + token * STEPS
     total = tl.zeros([ROWS, TOKENS], tl.float32)
     # Scales are too small for asynchronous copies: those of the next step are read a step ahead.
-    if W_FP8:
-        w_scale = tl.load(w_scale_pointer + start)
     if X_FP8:
+        w_scale = tl.load(w_scale_pointer + start)
         x_scale = load_token_scales(x_scale_pointers, start, valid, STEPS, TOKENS)
     for step in range(start, stop):
         left = tl.load(w_pointers)
@@ -281,22 +312,68 @@ def _part(
         if not X_FP8 and K % 128 != 0:
             inside = inside & (step * 128 + column < K)[None, :]
         right = tl.load(x_pointers, mask=inside, other=0.0)
-        w_pointers += 8192
         x_pointers += 128
-        if W_FP8:
-            scale = decode_e8m0(w_scale)
+        if X_FP8:
+            # Powers of two: both products below are exact, contracted or not.
+            both = decode_e8m0(w_scale) * decode_e8m0(x_scale)
             after = tl.minimum(step + 1, STEPS - 1)
             w_scale = tl.load(w_scale_pointer + after)
-            if X_FP8:
-                # Powers of two: both products below are exact, contracted or not.
-                both = scale * decode_e8m0(x_scale)
-                x_scale = load_token_scales(x_scale_pointers, after, valid, STEPS, TOKENS)
-                total += tl.dot(left, right.T) * both[None, :]
-            else:
-                total += tl.dot(widen_e4m3(left), right.to(PRODUCT).T, input_precision="ieee") * scale
+            x_scale = load_token_scales(x_scale_pointers, after, valid, STEPS, TOKENS)
+            total += tl.dot(left, right.T) * both[None, :]
+            w_pointers += 8192
+        elif W_FP8:
+            code = tl.load(wide_scales + step).to(tl.int32)
+            factor = ((code + 56) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
+            factor = tl.broadcast_to(factor, [ROWS, 64])
+            planes = tl.join(_widened(left, factor, False), _widened(left, factor, True))
+            wide = tl.reshape(tl.permute(planes, [0, 2, 1]), [ROWS, 128])
+            total = tl.dot(wide, right.to(PRODUCT).T, total, input_precision="ieee")
+            w_pointers += 4096
         else:
             total = tl.dot(left.to(PRODUCT), right.to(PRODUCT).T, total, input_precision="ieee")
+            w_pointers += 8192
+    if W_FP8 and not X_FP8:
+        # Factors are too small by that much, so that those above one are in bfloat16's range, too.
+        total *= 18446744073709551616.0
     return total
+
+
+@triton.jit
+def _widened(words, factor, SECOND: tl.constexpr):
+    """Return one of the weights in each word, bfloat16, times 2**-64.
+
+    A code's seven bits below the sign, put at the end of bfloat16's exponent, are the same number times
+    2**-120, subnormals included.
+    """
+    if INTERPRETED:
+        code = (words.to(tl.int32) if SECOND else words.to(tl.int32) >> 8) & 0xFF
+        # Bfloat16's bits are the upper half of float32's.
+        bits = ((code & 0x80) << 24) | ((code & 0x7F) << 20)
+        power = factor.to(tl.int16, bitcast=True).to(tl.int32) << 16
+        return bits.to(tl.float32, bitcast=True) * power.to(tl.float32, bitcast=True)
+    elif SECOND:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 a, b;
+            shl.b32 a, $1, 8;
+            and.b32 a, a, 0x80008000;
+            shl.b32 b, $1, 4;
+            lop3.b32 a, b, 0x07F007F0, a, 0xEA;
+            mul.rn.bf16x2 $0, a, $2;
+            }""",
+            "=r,r,r", [words, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 a, b;
+            and.b32 a, $1, 0x80008000;
+            shr.u32 b, $1, 4;
+            lop3.b32 a, b, 0x07F007F0, a, 0xEA;
+            mul.rn.bf16x2 $0, a, $2;
+            }""",
+            "=r,r,r", [words, factor], dtype=tl.bfloat16, is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 def linear_reference(

@@ -40,12 +40,7 @@ from dsv4agent.engine.kernels.fp4 import expert_product
 from dsv4agent.engine.kernels.launch import ceil_div, counters, next_power_of_two, on_device
 from dsv4agent.engine.kernels.numerics import round_bf16, swiglu
 from dsv4agent.engine.kernels.overlap import overlapping, prefetch, wait_for_previous
-from dsv4agent.engine.kernels.quantize import (
-    QuantizedRows,
-    quantize_rows,
-    quantize_rows_reference,
-    swiglu_reference,
-)
+from dsv4agent.engine.kernels.quantize import round_rows, round_rows_reference, swiglu_reference
 from dsv4agent.engine.kernels.tuning import Tile
 
 
@@ -73,7 +68,7 @@ class _Schedule:
 
 
 def routed_experts(
-    x: QuantizedRows,
+    x: Tensor,
     ids: Tensor,
     weights: Tensor,
     experts: ExpertTable,
@@ -86,7 +81,7 @@ def routed_experts(
     """Return the sum of the chosen experts and of the shared one, bfloat16 [m, D].
 
     Args:
-        x: Quantised input [m, D].
+        x: Input as `round_rows` leaves it, bfloat16 [m, c], c a multiple of 128.
         ids: int32 [m, k], ascending in each row, distinct.
         weights: Routing weights float32 [m, k].
         experts: The layer's experts.
@@ -120,19 +115,17 @@ def routed_experts(
     return out
 
 
-def expert_outputs(
-    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: ExpertTable, *, limit: float
-) -> Tensor:
+def expert_outputs(x: Tensor, ids: Tensor, weights: Tensor, experts: ExpertTable, *, limit: float) -> Tensor:
     """Return the output of every chosen expert, bfloat16 [m, k, D]. Arguments as for `routed_experts`."""
     m, chosen = ids.shape
-    outputs = torch.empty(m, chosen, experts.shape.hidden, dtype=torch.bfloat16, device=x.codes.device)
+    outputs = torch.empty(m, chosen, experts.shape.hidden, dtype=torch.bfloat16, device=x.device)
     if m:
         _compute(x, weights, experts, _schedule(ids, experts), outputs, None, limit)
     return outputs
 
 
 def _compute(
-    x: QuantizedRows,
+    x: Tensor,
     weights: Tensor,
     experts: ExpertTable,
     schedule: _Schedule,
@@ -156,7 +149,7 @@ def _compute(
         "TOKENS": schedule.tile.tokens,
         "GROUPED": schedule.grouped,
         "ALONE": m == 1,
-        "AHEAD": schedule.tile.ahead,
+        "UNROLL": schedule.tile.unroll,
         "num_warps": schedule.tile.warps,
         "num_stages": schedule.tile.stages,
         "maxnreg": schedule.tile.registers,
@@ -166,16 +159,15 @@ def _compute(
     pieces = layout.ROWS // schedule.tile.rows
     with on_device(outputs):
         _in_kernel[(shape.in_tiles * pieces, schedule.programs)](
-            *common, x.codes, x.scales, weights.contiguous(), active, m * chosen, limit,
+            *common, x, weights.contiguous(), active, m * chosen, limit,
             STEPS=shape.in_steps, **form,
             **overlapping(),
         )  # fmt: skip
-        quantized = quantize_rows(active)
+        rounded = round_rows(active)
         before_sum()
         _out_kernel[(shape.out_tiles * pieces, schedule.programs)](
             *common,
-            quantized.codes,
-            quantized.scales,
+            rounded,
             outputs,
             shared,
             out,
@@ -204,18 +196,19 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
             grouped=False,
             tile=plan.decode,
         )
-    tokens = plan.grouped.tokens
+    tile = tuning.grouped_tile(plan, m * chosen, len(experts))
+    tokens = tile.tokens
     ordered, order = torch.sort(flat, stable=True)
     # No number comes back to the host: there are as many tiles as there can be, and some stay empty.
     programs = m * chosen // tokens + min(len(experts), m * chosen)
     numbers = torch.arange(len(experts) + 1, dtype=torch.int32, device=ids.device)
     bounds = torch.searchsorted(ordered, numbers)
     tiles = ((bounds.diff() + tokens - 1) // tokens).cumsum(0)
-    tile = torch.arange(programs, device=ids.device)
-    expert = torch.searchsorted(tiles, tile, right=True)
+    number = torch.arange(programs, device=ids.device)
+    expert = torch.searchsorted(tiles, number, right=True)
     owner = expert.clamp(max=len(experts) - 1)
     before = torch.nn.functional.pad(tiles, (1, 0))[owner]
-    first = bounds[owner] + (tile - before) * tokens
+    first = bounds[owner] + (number - before) * tokens
     return _Schedule(
         experts=torch.where(expert < len(experts), expert, -1).to(torch.int32),
         first=first.to(torch.int32),
@@ -223,7 +216,7 @@ def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
         order=order.to(torch.int32),
         programs=programs,
         grouped=True,
-        tile=plan.grouped,
+        tile=tile,
     )
 
 
@@ -235,7 +228,6 @@ def _in_kernel(
     order,
     addresses,
     x,
-    x_scales,
     weights,
     active,
     pairs,
@@ -248,7 +240,7 @@ def _in_kernel(
     TOKENS: tl.constexpr,
     GROUPED: tl.constexpr,
     ALONE: tl.constexpr,
-    AHEAD: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """First product of one expert for some tokens: rows of w1 and the same of w3, SwiGLU, routing weight."""
     wait_for_previous()
@@ -263,7 +255,7 @@ def _in_kernel(
     line = start % 64 + local // 16 * 8 + local % 8 + local // 8 % 2 * 64
     record = address + (start // 64).to(tl.int64) * (STEPS * 8704)
     token = (pair // CHOSEN).to(tl.int64)
-    both = expert_product(record, line, x, x_scales, token, valid, STEPS, AHEAD, ROWS, TOKENS)
+    both = expert_product(record, line, x, token, valid, STEPS, UNROLL, ROWS, TOKENS)
     both = tl.permute(tl.reshape(both, [half // 8, 2, 8, TOKENS]), [0, 2, 3, 1])
     gate, up = tl.split(both)
     weight = tl.load(weights + pair, mask=valid, other=0.0)
@@ -281,7 +273,6 @@ def _out_kernel(
     order,
     addresses,
     active,
-    active_scales,
     outputs,
     shared,
     out,
@@ -298,7 +289,7 @@ def _out_kernel(
     TOKENS: tl.constexpr,
     GROUPED: tl.constexpr,
     ALONE: tl.constexpr,
-    AHEAD: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Second product of one expert for some tokens: rows of w2; the last program adds the experts up."""
     tile = tl.program_id(0)
@@ -314,7 +305,7 @@ def _out_kernel(
     if expert >= 0 and not _idle(valid):
         record = address + OFFSET + (start // 128).to(tl.int64) * (STEPS * 8704)
         value = expert_product(
-            record, row % 128, active, active_scales, pair.to(tl.int64), valid, STEPS, AHEAD, ROWS, TOKENS
+            record, row % 128, active, pair.to(tl.int64), valid, STEPS, UNROLL, ROWS, TOKENS
         )
         target = outputs + pair.to(tl.int64)[None, :] * HIDDEN + row[:, None]
         tl.store(target, round_bf16(value).to(tl.bfloat16), mask=(row < HIDDEN)[:, None] & valid[None, :])
@@ -408,17 +399,17 @@ def _members(
 
 
 def routed_experts_reference(
-    x: QuantizedRows, ids: Tensor, weights: Tensor, experts: list[Tensor], table: ExpertTable, shared: Tensor,
+    x: Tensor, ids: Tensor, weights: Tensor, experts: list[Tensor], table: ExpertTable, shared: Tensor,
     *, limit: float,
 ) -> Tensor:  # fmt: skip
     """Do as `routed_experts` in torch, one pair at a time; `experts` are the packed tensors of `table`."""
-    rows = x.dequantize()[:, : table.shape.hidden]
+    rows = x.float()[:, : table.shape.hidden]
     out = torch.zeros(rows.shape[0], table.shape.hidden, device=rows.device)
     for expert in sorted(set(ids.flatten().tolist())):
         w1, w2, w3 = unpack_expert(experts[expert].to(rows.device), table.shape)
         token, slot = (ids == expert).nonzero(as_tuple=True)
         hidden = rows[token] @ torch.cat((w1, w3)).t()
         active = swiglu_reference(hidden, weights[token, slot], limit)
-        quantized = quantize_rows_reference(active).dequantize()[:, : table.shape.width]
-        out.index_add_(0, token, (quantized @ w2.t()).to(torch.bfloat16).float())
+        rounded = round_rows_reference(active).float()[:, : table.shape.width]
+        out.index_add_(0, token, (rounded @ w2.t()).to(torch.bfloat16).float())
     return (out + shared.float()).to(torch.bfloat16)

@@ -30,36 +30,6 @@ def fp8_scale(amax):
 
 
 @triton.jit
-def widen_e4m3(x):
-    """Return E4M3 numbers, no NaN among them, as bfloat16 (float32 in the interpreter), exactly.
-
-    The compiler goes through float16, and the conversions on its way take eight times as long as a move of
-    bits: the code's seven bits below the sign, put at the end of bfloat16's exponent, are the same number
-    times 2**-120, subnormals included.
-    """
-    if INTERPRETED:
-        return x.to(PRODUCT)
-    else:
-        return tl.inline_asm_elementwise(
-            """{
-            .reg .b32 a, b, k;
-            mov.b32 k, 0x7B807B80;
-            cvt.u32.u16 a, $1;
-            prmt.b32 a, a, 0, 0x1404;
-            shr.b32 b, a, 4;
-            and.b32 b, b, 0x07F007F0;
-            lop3.b32 a, a, 0x80008000, b, 0xEA;
-            mul.rn.bf16x2 $0, a, k;
-            }""",
-            "=r,h",
-            [x.to(tl.uint8, bitcast=True)],
-            dtype=tl.bfloat16,
-            is_pure=True,
-            pack=2,
-        )
-
-
-@triton.jit
 def encode_e4m3(x):
     """Round float32 to E4M3, nearest even, saturating at 448; uint8 codes."""
     x = tl.minimum(tl.maximum(x, -448.0), 448.0)
@@ -70,6 +40,17 @@ def encode_e4m3(x):
     small = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) & 0xF
     code = tl.where(magnitude < (121 << 23), small, normal) | ((bits >> 24) & 0x80)
     return code.to(tl.uint8)
+
+
+@triton.jit
+def round_e4m3(x):
+    """Round float32 to the nearest E4M3 number, ties to even, saturating at 448; float32."""
+    x = tl.minimum(tl.maximum(x, -448.0), 448.0)
+    bits = x.to(tl.int32, bitcast=True)
+    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) & -1048576).to(tl.float32, bitcast=True)
+    # In the binade of 2**14 a step of float32 is the smallest subnormal, 2**-9: the addition rounds.
+    small = (tl.abs(x) + 16384.0) - 16384.0
+    return tl.where(tl.abs(x) < 0.015625, tl.where(bits < 0, -small, small), normal)
 
 
 @triton.jit

@@ -22,7 +22,16 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
-from dsv4agent.engine.kernels.numerics import encode_e4m3, fp8_scale, round_bf16, swiglu
+from dsv4agent.engine.kernels.numerics import (
+    decode_e8m0 as decode_power,
+)
+from dsv4agent.engine.kernels.numerics import (
+    encode_e4m3,
+    fp8_scale,
+    round_bf16,
+    round_e4m3,
+    swiglu,
+)
 from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops import norms
 from dsv4agent.engine.ops.quantizers import quantize_fp8_rows
@@ -67,6 +76,34 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
                 x.stride(0),
                 out.codes.view(torch.uint8),
                 out.scales,
+                channels,
+                blocks,
+                BLOCKS=plan.blocks,
+                num_warps=plan.warps,
+                **overlapping(),
+            )
+    return out
+
+
+def round_rows(x: Tensor) -> Tensor:
+    """Round rows to what `quantize_rows` keeps of them, for products in bfloat16, which holds it exactly.
+
+    Args:
+        x: bfloat16 or float32 [m, c]; the last dimension is contiguous.
+
+    Returns:
+        bfloat16 [m, d], d the next multiple of 128, padded with zeros.
+    """
+    m, channels = x.shape
+    blocks = ceil_div(channels, FP8_BLOCK)
+    out = torch.empty(m, blocks * FP8_BLOCK, dtype=torch.bfloat16, device=x.device)
+    if m:
+        plan = tuning.ROWS
+        with on_device(x):
+            _round_kernel[(m, ceil_div(blocks, plan.blocks))](
+                x,
+                x.stride(0),
+                out,
                 channels,
                 blocks,
                 BLOCKS=plan.blocks,
@@ -154,6 +191,17 @@ def _quantize_kernel(x, stride, codes, scales, channels, blocks, BLOCKS: tl.cons
 
 
 @triton.jit
+def _round_kernel(x, stride, out, channels, blocks, BLOCKS: tl.constexpr):
+    wait_for_previous()
+    row = tl.program_id(0).to(tl.int64)
+    block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
+    column = block[:, None] * 128 + tl.arange(0, 128)[None, :]
+    values = tl.load(x + row * stride + column, mask=column < channels, other=0.0).to(tl.float32)
+    target = out + row * blocks * 128 + column
+    tl.store(target, round_blocks(values).to(tl.bfloat16), mask=column < blocks * 128)
+
+
+@triton.jit
 def _rms_norm_quantize_kernel(
     x, stride, weight, eps, rows, codes, scales, channels, blocks, BLOCKS: tl.constexpr
 ):
@@ -205,10 +253,22 @@ def _store_blocks(values, row, block, column, codes, scales, blocks):
     tl.store(target, encode_e4m3(values * inverse[:, None]), mask=column < blocks * 128)
 
 
+@triton.jit
+def round_blocks(values):
+    """Return float32 values [b, 128], whole blocks of one row, as their FP8 codes and scales keep them."""
+    code, inverse = fp8_scale(tl.max(tl.abs(values), axis=1))
+    return round_e4m3(values * inverse[:, None]) * decode_power(code)[:, None]
+
+
 def quantize_rows_reference(x: Tensor) -> QuantizedRows:
     """Do as `quantize_rows` in torch."""
     codes, scales = quantize_fp8_rows(torch.nn.functional.pad(x.float(), (0, -x.shape[1] % FP8_BLOCK)))
     return QuantizedRows(codes.view(torch.float8_e4m3fn), scales)
+
+
+def round_rows_reference(x: Tensor) -> Tensor:
+    """Do as `round_rows` in torch."""
+    return quantize_rows_reference(x).dequantize().to(torch.bfloat16)
 
 
 def rms_norm_quantize_reference(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, QuantizedRows]:

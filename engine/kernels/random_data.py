@@ -21,14 +21,14 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def random_linear(generator: torch.Generator, n: int, k: int, kind: str, groups: int = 1) -> PackedLinear:
-    """Return weights [n, k]: bfloat16 for the kind "bf16", else FP8 with scales of several sizes."""
+    """Return weights [n, k] of a kind: "bf16", "fp8", or "grouped", FP8 for bfloat16 rows."""
     if kind == "bf16":
         return pack_linear(normal(generator, n, k) / k**0.5)
     codes = (16 * normal(generator, n, k)).to(torch.float8_e4m3fn)
     # Codes are of size 16, scales about 2 ** -10 where there are 4096 inner columns.
     middle = 127 - 4 - round(math.log2(k) / 2)
     scale = random_bytes(generator, middle - 1, middle + 2, -(-n // 128), -(-k // 128))
-    return pack_linear(codes, scale, groups=groups)
+    return pack_linear(codes, scale, groups=groups, paired=kind == "grouped")
 
 
 def random_experts(generator: torch.Generator, count: int, shape: ExpertShape) -> list[Tensor]:

@@ -55,27 +55,28 @@ _WIDE = (
     Tile(64, 64, 4, 4),
 )
 _DECODE = (
-    Tile(64, 16, 4, 2, ahead=4),
-    Tile(64, 16, 4, 4, ahead=4),
-    Tile(64, 16, 4, 3, registers=96, ahead=4),
+    Tile(64, 16, 4, 2, unroll=2),
+    Tile(64, 16, 4, 3, unroll=2),
+    Tile(64, 16, 4, 3, unroll=4),
+    Tile(64, 16, 4, 4),
     Tile(64, 16, 4, 6),
-    Tile(64, 16, 4, 9),
-    Tile(64, 32, 4, 3, ahead=4),
-    Tile(128, 16, 8, 3, ahead=4),
-    Tile(128, 16, 4, 2, ahead=4),
-    Tile(128, 32, 8, 5),
-    Tile(128, 32, 8, 2, ahead=4),
+    Tile(64, 32, 4, 2, unroll=4),
+    Tile(128, 16, 8, 2, unroll=4),
+    Tile(128, 16, 8, 4),
+    Tile(128, 16, 4, 2, unroll=4),
+    Tile(128, 16, 4, 4),
 )
 _GROUPED = (
-    Tile(128, 64, 8, 4),
-    Tile(128, 64, 8, 3, registers=128),
-    Tile(128, 64, 8, 2, ahead=4),
-    Tile(128, 32, 8, 4, registers=128),
+    Tile(64, 128, 4, 2),
+    Tile(64, 128, 4, 4),
     Tile(64, 64, 4, 3),
-    Tile(64, 64, 4, 3, registers=168),
-    Tile(64, 32, 4, 4),
-    Tile(64, 128, 4, 3),
+    Tile(64, 64, 4, 4),
+    Tile(128, 64, 8, 3),
+    Tile(128, 128, 8, 2),
     Tile(128, 128, 8, 3),
+    Tile(128, 128, 8, 3, registers=128),
+    Tile(128, 128, 4, 3),
+    Tile(64, 128, 4, 2, unroll=2),
 )
 
 
@@ -106,7 +107,8 @@ def _linear_groups(model: ModelShape) -> Iterator[Group]:
         if not case.kernel.startswith("linear ") or case.kernel == "linear lm_head":
             continue
         m, n, k = map(int, case.shape.split(" x "))
-        plan = tuning.linear_plan(n, k, widened=case.kernel == "linear wo_a")
+        size = 2 if case.unit == "bf16" and case.kernel != "linear wo_a" else 1
+        plan = tuning.linear_plan(n, k, size)
         if m <= plan.skinny_tokens:
             splits = sorted({max(1, plan.splits // 2), plan.splits, min(2 * plan.splits, -(-k // 128))})
             tiles = (plan.skinny, *_SKINNY)
@@ -114,7 +116,7 @@ def _linear_groups(model: ModelShape) -> Iterator[Group]:
         else:
             plans = [replace(plan, wide=tile) for tile in (plan.wide, *_WIDE)]
 
-        def use(plan: LinearPlan, key: tuple[int, int] = (n, k)) -> AbstractContextManager[None]:
+        def use(plan: LinearPlan, key: tuple[int, int, int] = (n, k, size)) -> AbstractContextManager[None]:
             return _entry(tuning.LINEAR_PLANS, key, plan)
 
         yield Group(case, _candidates([plan, *plans], use, ("splits",)))
@@ -218,7 +220,7 @@ def _short(value: object) -> str:
     if not isinstance(value, Tile):
         return str(value)
     text = f"{value.rows}x{value.tokens}w{value.warps}s{value.stages}"
-    text += f"a{value.ahead}" if value.ahead > 1 else ""
+    text += f"u{value.unroll}" if value.unroll > 1 else ""
     return text + (f"r{value.registers}" if value.registers else "")
 
 

@@ -2,14 +2,15 @@
 
 Two passes of a radix select: histograms of the high byte and, inside the byte that holds the k-th largest
 key, of the low byte. They are kept per chunk of a row, so that a third pass knows, for each chunk alone, how
-many columns before it are chosen and writes its own in order. All sums are of integers: nothing depends on
-the order in which programs run. Rows with at most k columns are chosen whole; their keys are not read.
+many columns before it are chosen and writes its own in order. A row of one chunk goes through all of that in
+one launch. All sums are of integers: nothing depends on the order in which programs run. Rows with at most k
+columns are chosen whole; their keys are not read.
 
 Needs 6 bytes of reading per key (most of it meets the cache, which holds 25 million keys) and 4 k bytes of
 writing. One row of a million tokens, 262 144 keys: 1.6 MB, 0.4 us at 4.3 TB/s: three launches. 4096 rows of
-it: 6.4 GB, 1.5 ms. Workspace: 2 KB per chunk of 16 384 keys.
+it: 6.4 GB, 1.5 ms. Workspace: 2 KB per chunk.
 
-measured, H200, 2026-12-01, one token at 8K: 4.0, 4.4 and 4.6 us for the three kernels.
+measured, H200, 2026-12-01, one token at 8K: 4.0, 4.4 and 4.6 us for three launches; one was not measured yet.
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
@@ -55,6 +56,23 @@ def select_top_k(
     rows, width = keys.shape
     k = ids.shape[1]
     chunks = ceil_div(width, plan.chunk)
+    fill = next_power_of_two(k)
+    if chunks == 1:
+        with on_device(keys):
+            _whole_row_kernel[(rows,)](
+                keys,
+                positions,
+                ids,
+                counts,
+                width,
+                k,
+                ratio,
+                KEYS=min(plan.keys, next_power_of_two(width)),
+                FILL=fill,
+                num_warps=plan.warps,
+                **overlapping(),
+            )
+        return
     high = torch.empty(rows, chunks, BINS, dtype=torch.int32, device=keys.device)
     low = torch.empty_like(high)
     grid = (rows, chunks)
@@ -98,10 +116,28 @@ def select_top_k(
             CHUNKS=next_power_of_two(chunks),
             CHUNK=plan.chunk,
             KEYS=plan.keys,
-            FILL=next_power_of_two(k),
+            FILL=fill,
             num_warps=plan.warps,
             **overlapping(),
         )
+
+
+@triton.jit
+def _whole_row_kernel(keys, positions, ids, counts, width, k, ratio, KEYS: tl.constexpr, FILL: tl.constexpr):
+    """Do all three passes over a row of one chunk, whose keys stay in the caches."""
+    wait_for_previous()
+    row = tl.program_id(0)
+    count = (tl.load(positions + row) + 1) // ratio
+    ids += row.to(tl.int64) * k
+    keys += row.to(tl.int64) * width
+    tl.store(counts + row, tl.minimum(count, k))
+    if count <= k:
+        _emit_all(ids, count, k, FILL)
+    else:
+        byte, left = _threshold(_high_bins(keys, 0, count, KEYS), k)
+        last, ties = _threshold(_low_bins(keys, 0, count, byte, KEYS), left)
+        none = tl.full((), 0, tl.int32)
+        _emit(keys, ids, 0, count, (byte << 8) | last, ties, none, none, KEYS)
 
 
 @triton.jit
@@ -112,12 +148,7 @@ def _high_bytes_kernel(keys, positions, high, width, k, ratio, CHUNK: tl.constex
     if count > k:
         keys += row.to(tl.int64) * width
         end = tl.minimum(count, (chunk + 1) * CHUNK)
-        total = tl.zeros((_BINS,), tl.int32)
-        for start in range(chunk * CHUNK, end, KEYS):
-            column = start + tl.arange(0, KEYS)
-            key = _load_keys(keys, column, column < end)
-            total += _histogram(key >> 8, column < end)
-        _store_bins(high, row, chunk, total)
+        _store_bins(high, row, chunk, _high_bins(keys, chunk * CHUNK, end, KEYS))
 
 
 @triton.jit
@@ -131,12 +162,7 @@ def _low_bytes_kernel(
         keys += row.to(tl.int64) * width
         byte, _ = _threshold(tl.sum(_load_bins(high, row, CHUNKS), axis=0), k)
         end = tl.minimum(count, (chunk + 1) * CHUNK)
-        total = tl.zeros((_BINS,), tl.int32)
-        for start in range(chunk * CHUNK, end, KEYS):
-            column = start + tl.arange(0, KEYS)
-            key = _load_keys(keys, column, column < end)
-            total += _histogram(key & 0xFF, (column < end) & ((key >> 8) == byte))
-        _store_bins(low, row, chunk, total)
+        _store_bins(low, row, chunk, _low_bins(keys, chunk * CHUNK, end, byte, KEYS))
 
 
 @triton.jit
@@ -164,8 +190,7 @@ def _emit_kernel(
         tl.store(counts + row, tl.minimum(count, k))
     if count <= k:
         if chunk == 0:
-            column = tl.arange(0, FILL)
-            tl.store(ids + column, tl.where(column < count, column, -1), mask=column < k)
+            _emit_all(ids, count, k, FILL)
     else:
         bins = _load_bins(high, row, CHUNKS)
         byte, left = _threshold(tl.sum(bins, axis=0), k)
@@ -177,22 +202,59 @@ def _emit_kernel(
         before = tl.arange(0, CHUNKS) < chunk
         greater = tl.sum(tl.where(before, above, 0), axis=0)
         equal = tl.sum(tl.where(before, level, 0), axis=0)
-        limit = (byte << 8) | last
         end = tl.minimum(count, (chunk + 1) * CHUNK)
-        for start in range(chunk * CHUNK, end, KEYS):
-            column = start + tl.arange(0, KEYS)
-            inside = column < end
-            key = _load_keys(keys, column, inside)
-            over = (inside & (key > limit)).to(tl.int32)
-            tie = (inside & (key == limit)).to(tl.int32)
-            # One running count in the low, one in the high half.
-            running = tl.cumsum(over | (tie << 16), axis=0)
-            ahead, met = running & 0xFFFF, running >> 16
-            chosen = (over == 1) | ((tie == 1) & (equal + met <= ties))
-            place = greater + ahead + tl.minimum(equal + met, ties) - 1
-            tl.store(ids + place, column, mask=chosen)
-            greater += tl.sum(over, axis=0)
-            equal += tl.sum(tie, axis=0)
+        _emit(keys, ids, chunk * CHUNK, end, (byte << 8) | last, ties, greater, equal, KEYS)
+
+
+@triton.jit
+def _high_bins(keys, first, end, KEYS: tl.constexpr):
+    """Return the histogram of the high bytes of the keys first ... end - 1."""
+    total = tl.zeros((_BINS,), tl.int32)
+    for start in range(first, end, KEYS):
+        column = start + tl.arange(0, KEYS)
+        key = _load_keys(keys, column, column < end)
+        total += _histogram(key >> 8, column < end)
+    return total
+
+
+@triton.jit
+def _low_bins(keys, first, end, byte, KEYS: tl.constexpr):
+    """Return the histogram of the low bytes of those keys whose high byte is `byte`."""
+    total = tl.zeros((_BINS,), tl.int32)
+    for start in range(first, end, KEYS):
+        column = start + tl.arange(0, KEYS)
+        key = _load_keys(keys, column, column < end)
+        total += _histogram(key & 0xFF, (column < end) & ((key >> 8) == byte))
+    return total
+
+
+@triton.jit
+def _emit_all(ids, count, k, FILL: tl.constexpr):
+    """Write all `count` columns, at most k."""
+    column = tl.arange(0, FILL)
+    tl.store(ids + column, tl.where(column < count, column, -1), mask=column < k)
+
+
+@triton.jit
+def _emit(keys, ids, first, end, limit, ties, greater, equal, KEYS: tl.constexpr):
+    """Write the columns first ... end - 1 with keys above `limit`, and the first `ties` of all that equal it.
+
+    `greater` and `equal` are how many such columns come before.
+    """
+    for start in range(first, end, KEYS):
+        column = start + tl.arange(0, KEYS)
+        inside = column < end
+        key = _load_keys(keys, column, inside)
+        over = (inside & (key > limit)).to(tl.int32)
+        tie = (inside & (key == limit)).to(tl.int32)
+        # One running count in the low, one in the high half.
+        running = tl.cumsum(over | (tie << 16), axis=0)
+        ahead, met = running & 0xFFFF, running >> 16
+        chosen = (over == 1) | ((tie == 1) & (equal + met <= ties))
+        place = greater + ahead + tl.minimum(equal + met, ties) - 1
+        tl.store(ids + place, column, mask=chosen)
+        greater += tl.sum(over, axis=0)
+        equal += tl.sum(tie, axis=0)
 
 
 @triton.jit

@@ -31,8 +31,8 @@ class Tile:
         warps: A multiple of 4 where the product should run on warpgroups.
         stages: Depth of the software pipeline.
         registers: Most per thread, so that more programs fit at once; None leaves it to the compiler.
-        ahead: Steps that scales of FP4 weights are read ahead of their use, 1 or 4. With 4, four steps are
-            written out one after another, and a stage of the pipeline is four steps.
+        unroll: Steps of a product with FP4 weights that are written out one after another; a stage of its
+            pipeline is so many.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Tile:
     warps: int
     stages: int
     registers: int | None = None
-    ahead: int = 1
+    unroll: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,21 @@ class LinearPlan:
     skinny_tokens: int = 128
 
 
-_WIDE = Tile(128, 128, warps=8, stages=3)
-LINEAR_PLANS: dict[tuple[int, int], LinearPlan] = {
-    (2048, 4096): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
-    (4096, 2048): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
-    (4096, 4096): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
-    (4096, 8192): LinearPlan(splits=4, skinny=Tile(64, 16, warps=4, stages=8), wide=_WIDE),
+_WIDE = {1: Tile(128, 128, warps=8, stages=3), 2: Tile(128, 128, warps=8, stages=2)}
+_DEEP = Tile(64, 16, warps=4, stages=8)
+LINEAR_PLANS: dict[tuple[int, int, int], LinearPlan] = {
+    (2048, 4096, 2): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[2]),
+    (4096, 2048, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
+    (4096, 4096, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
+    (4096, 8192, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
 }
-"""Measured exceptions from the rule, keyed by (rows, inner columns) of the weights."""
+"""Measured exceptions from the rule, keyed by (rows, inner columns, bytes of a weight)."""
 
 
-def linear_plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
-    """Return the plan for weights [n, k]; `widened` if FP8 weights meet bfloat16 rows.
-
-    Widened weights take registers, so their tiles are smaller.
-    """
-    wide = Tile(128, 64, warps=8, stages=4) if widened else _WIDE
-    return LINEAR_PLANS.get((n, k)) or LinearPlan(
-        splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=wide
+def linear_plan(n: int, k: int, size: int) -> LinearPlan:
+    """Return the plan for weights [n, k] of `size` bytes each."""
+    return LINEAR_PLANS.get((n, k, size)) or LinearPlan(
+        splits=linear_splits(n, k), skinny=Tile(64, 16, warps=4, stages=5), wide=_WIDE[size]
     )
 
 
@@ -105,14 +102,13 @@ class ExpertPlan:
     Attributes:
         decode_tokens: Up to here, every pair of token and expert has a program, and the first of an expert
             works for as many as fit into its tile.
-        decode: Tile then; the narrowest product that runs on a warpgroup has 16 columns of FP8. With 4 warps
-            a step's activations of 16 tokens are copied asynchronously, four bytes by each thread.
-        grouped: Tile for more tokens, sorted by expert.
+        decode: Tile then.
+        grouped: Tile for more tokens, sorted by expert; as wide as experts have tokens on average, at most.
     """
 
     decode_tokens: int = 32
-    decode: Tile = Tile(rows=64, tokens=16, warps=4, stages=2, ahead=4)
-    grouped: Tile = Tile(rows=64, tokens=64, warps=4, stages=3, registers=168)
+    decode: Tile = Tile(rows=64, tokens=16, warps=4, stages=2, unroll=4)
+    grouped: Tile = Tile(rows=64, tokens=128, warps=4, stages=3)
 
 
 EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
@@ -121,6 +117,14 @@ EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
 def expert_plan(hidden: int, width: int) -> ExpertPlan:
     """Return the plan for experts hidden -> width -> hidden."""
     return EXPERT_PLANS.get((hidden, width), ExpertPlan())
+
+
+def grouped_tile(plan: ExpertPlan, pairs: int, experts: int) -> Tile:
+    """Return the tile for so many pairs of token and expert, sorted by expert."""
+    tokens = 16
+    while tokens < min(pairs // experts, plan.grouped.tokens):
+        tokens *= 2
+    return replace(plan.grouped, tokens=min(tokens, plan.grouped.tokens))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Forward:
             )
             y, write = self._attention(layer.spec, layer.attention, state, read, rotations, step), read.write
             read = write_then_read(
-                streams, layer.ffn_mix, layer.ffn_norm, eps, y=y, write=write, quantize=True
+                streams, layer.ffn_mix, layer.ffn_norm, eps, y=y, write=write, quantize=True, rounded=True
             )
             y, write = self._moe(index, layer.moe, read, step), read.write
         assert y is not None and write is not None
@@ -159,7 +159,7 @@ class Forward:
     def _moe(self, index: int, w: MoeWeights, read: StreamRead, step: StepInput) -> Tensor:
         c, scale = self.config, self.config.routed_scaling_factor
         x = read.quantized
-        assert x is not None
+        assert x is not None and read.rounded is not None
         side = self._beside if step.beside else self._in_order
         shared = side.run(
             lambda: linear(swiglu_quantize(linear(x, w.shared_in), None, c.swiglu_limit), w.shared_out)
@@ -176,7 +176,7 @@ class Forward:
             )
         addresses = self._passage.enter(index) if step.passage else None
         out = routed_experts(
-            x,
+            read.rounded,
             ids,
             weights,
             w.experts,

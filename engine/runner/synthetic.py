@@ -120,7 +120,7 @@ class _Draw:
             narrow=random_linear(g, c.q_lora_rank + HEAD_DIM, d, "fp8"),
             query=random_linear(g, query, c.q_lora_rank, "fp8"),
             plain=random_linear(g, plain, d, "bf16") if plain else None,
-            group_out=random_linear(g, out, heads // c.o_groups, "fp8", c.o_groups),
+            group_out=random_linear(g, out, heads // c.o_groups, "grouped", c.o_groups),
             out=random_linear(g, d, out, "fp8"),
             q_norm=self._ones(c.q_lora_rank),
             kv_norm=self._ones(HEAD_DIM),

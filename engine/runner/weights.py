@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from dsv4agent.engine.config import LayerSpec, ModelConfig
+from dsv4agent.engine.errors import UnsupportedScale
+from dsv4agent.engine.kernels import experts as expert_layout
+from dsv4agent.engine.kernels import linear as linear_layout
 from dsv4agent.engine.kernels.embedding import EmbeddingTable
-from dsv4agent.engine.kernels.experts import ExpertShape, ExpertTable, Fp4Weight, pack_expert
+from dsv4agent.engine.kernels.experts import (
+    ExpertShape,
+    ExpertTable,
+    Fp4Weight,
+    pack_expert,
+)
 from dsv4agent.engine.kernels.linear import PackedLinear, pack_linear
 from dsv4agent.engine.kernels.mixes import PackedMix, pack_mix
 from dsv4agent.engine.ops.hyper_connections import Mix
@@ -179,7 +187,7 @@ class _Packer:
             narrow=self.fp8(f"{p}.wq_a.weight", f"{p}.wkv.weight"),
             query=self.fp8(*query),
             plain=self.bf16(*plain) if plain else None,
-            group_out=self.fp8(f"{p}.wo_a.weight", groups=self._config.o_groups),
+            group_out=self._grouped(f"{p}.wo_a.weight"),
             out=self.fp8(f"{p}.wo_b.weight"),
             q_norm=self.plain(f"{p}.q_norm.weight"),
             kv_norm=self.plain(f"{p}.kv_norm.weight"),
@@ -247,13 +255,33 @@ class _Packer:
         parts = [self._checkpoint.stored(name).to(self._device, torch.bfloat16) for name in names]
         return pack_linear(torch.cat(parts))
 
-    def fp8(self, *names: str, groups: int = 1) -> PackedLinear:
+    def fp8(self, *names: str) -> PackedLinear:
         """Return quantised matrices with the same input as one; all but the last fill blocks of rows."""
         parts = [self._checkpoint.stored_codes(name) for name in names]
         codes = torch.cat([code.to(self._device) for code, _ in parts])
         scales = torch.cat([scale.to(self._device) for _, scale in parts])
-        return pack_linear(codes, scales, groups=groups)
+        return pack_linear(codes, scales)
+
+    def _grouped(self, name: str) -> PackedLinear:
+        codes, scales = self._checkpoint.stored_codes(name)
+        _require_scales(name, scales, linear_layout.LEAST_SCALE, linear_layout.MOST_SCALE)
+        codes, scales = codes.to(self._device), scales.to(self._device)
+        return pack_linear(codes, scales, groups=self._config.o_groups, paired=True)
 
     def _fp4(self, name: str) -> Fp4Weight:
         codes, scales = self._checkpoint.stored_codes(name)
+        # Those of zeros may be any.
+        zero = (codes.view(torch.uint8).view(*scales.shape, -1) & 0x77).amax(dim=-1) == 0
+        scales = torch.where(zero, 127, scales.view(torch.uint8))
+        _require_scales(name, scales, expert_layout.LEAST_SCALE, expert_layout.MOST_SCALE)
         return codes.to(self._device), scales.to(self._device)
+
+
+def _require_scales(name: str, scales: Tensor, least: int, most: int) -> None:
+    """Raise `UnsupportedScale` unless all E8M0 codes lie between these."""
+    for code in map(int, scales.view(torch.uint8).aminmax()):
+        if not least <= code <= most:
+            raise UnsupportedScale(
+                f"{name} has a block with the scale 2**{code - 127}; the kernels take 2**{least - 127} to "
+                f"2**{most - 127}. The reference path (device cpu) takes all."
+            )

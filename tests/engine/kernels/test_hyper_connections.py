@@ -60,7 +60,9 @@ def test_write_then_read(generator: torch.Generator, m: int, dim: int) -> None:
     streams, y, write, norm = inputs(generator, m, dim)
     mix = mix_of(generator, dim)
     state = streams.clone()
-    result = kernels.write_then_read(state, pack_mix(mix), norm, EPS, y=y, write=write, quantize=True)
+    result = kernels.write_then_read(
+        state, pack_mix(mix), norm, EPS, y=y, write=write, quantize=True, rounded=True
+    )
     expected = kernels.write_then_read_reference(streams, mix, norm, EPS, y=y, write=write)
     assert close(result.x, expected.x)
     assert result.write is not None and expected.write is not None
@@ -69,6 +71,8 @@ def test_write_then_read(generator: torch.Generator, m: int, dim: int) -> None:
     quantized = quantize_rows_reference(result.x)
     assert result.quantized is not None
     assert torch.equal(result.quantized.dequantize(), quantized.dequantize())
+    assert result.rounded is not None
+    assert torch.equal(result.rounded.float(), quantized.dequantize())
 
 
 @pytest.mark.parametrize("m", [1, 6])

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels import linear as kernels
 from dsv4agent.engine.kernels import tuning
-from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_reference, pack_linear
+from dsv4agent.engine.kernels.linear import PackedLinear, linear, linear_reference, pack_linear, unpack_linear
 from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
 from dsv4agent.engine.kernels.tuning import LinearPlan, Tile
-from dsv4agent.engine.weights.formats import quantize_fp8_block
+from dsv4agent.engine.weights.formats import decode_e8m0, dequantize_fp8_block, quantize_fp8_block
 from tests.engine.kernels.measures import relative_error
 
 KINDS = ("fp8", "grouped", "bf16")
@@ -22,10 +22,9 @@ def small_wide_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wide form from 40 rows on, so that the interpreter sees both at small sizes."""
     rule = tuning.linear_plan
 
-    def plan(n: int, k: int, *, widened: bool = False) -> LinearPlan:
-        del widened
+    def plan(n: int, k: int, size: int) -> LinearPlan:
         wide = Tile(rows=128, tokens=32, warps=4, stages=2)
-        return replace(rule(n, k), wide=wide, skinny_tokens=39)
+        return replace(rule(n, k, size), wide=wide, skinny_tokens=39)
 
     monkeypatch.setattr(tuning, "linear_plan", plan)
 
@@ -42,7 +41,7 @@ def operands(
     weight = random(generator, n, k)
     if kind == "bf16":
         return x.to(torch.bfloat16), pack_linear(weight.to(torch.bfloat16))
-    packed = pack_linear(*quantize_fp8_block(weight), groups=groups)
+    packed = pack_linear(*quantize_fp8_block(weight), groups=groups, paired=kind == "grouped")
     return (x.to(torch.bfloat16) if kind == "grouped" else quantize_rows_reference(x)), packed
 
 
@@ -87,7 +86,7 @@ def order_sensitive(
     weight = integers(n, k) * (2.0**exponents).repeat_interleave(128, 1)
     if kind == "bf16":
         return x.to(torch.bfloat16), pack_linear(weight.to(torch.bfloat16))
-    packed = pack_linear(*quantize_fp8_block(weight), groups=groups)
+    packed = pack_linear(*quantize_fp8_block(weight), groups=groups, paired=kind == "grouped")
     return (x.to(torch.bfloat16) if kind == "grouped" else quantize_rows_reference(x)), packed
 
 
@@ -96,11 +95,29 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, kind: str) 
     """One row, a skinny batch, a wide one, and chunks of it."""
     m, n, k = 43, 256, 1024
     x, w = order_sensitive(generator, kind, m, n, k)
-    assert tuning.linear_plan(n, k).splits > 1
+    assert tuning.linear_plan(n, k, 1).splits > 1
     whole = linear(x, w, dtype=torch.float32)
     for start, stop in [(0, 1), (42, 43), (5, 9), (7, 24), (3, 42), (2, 43)]:
         assert torch.equal(linear(rows_of(x, start, stop), w, dtype=torch.float32), whole[start:stop])
     assert torch.equal(linear(x, w), whole.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_packing_keeps_every_value(generator: torch.Generator, paired: bool) -> None:
+    codes, scale = quantize_fp8_block(random(generator, 256, 320))
+    packed = pack_linear(codes, scale, paired=paired)
+    assert torch.equal(unpack_linear(packed), dequantize_fp8_block(codes, decode_e8m0(scale)))
+
+
+def test_every_code_with_every_scale(device: torch.device) -> None:
+    """Row i of the input reaches column i alone, so what comes out are the weights."""
+    codes = torch.arange(256, dtype=torch.uint8, device=device)
+    codes = torch.where((codes & 0x7F) == 0x7F, 0, codes).expand(128, 256).contiguous()
+    for exponent in (-53, -20, 0, 20, 71):
+        scale = torch.full((1, 2), 127 + exponent, dtype=torch.uint8, device=device)
+        packed = pack_linear(codes.view(torch.float8_e4m3fn), scale, paired=True)
+        rows = torch.eye(256, dtype=torch.bfloat16, device=device)
+        assert torch.equal(linear(rows, packed, dtype=torch.float32), unpack_linear(packed).t())
 
 
 def test_counters_are_left_at_zero(generator: torch.Generator) -> None:

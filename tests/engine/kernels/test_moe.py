@@ -9,7 +9,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import experts as layout
 from dsv4agent.engine.kernels import moe, tuning
 from dsv4agent.engine.kernels.experts import ExpertShape, ExpertTable, Fp4Weight
-from dsv4agent.engine.kernels.quantize import QuantizedRows, quantize_rows_reference
+from dsv4agent.engine.kernels.quantize import round_rows_reference
 from dsv4agent.engine.kernels.tuning import ExpertPlan, Tile
 from dsv4agent.engine.weights.formats import decode_e8m0, dequantize_fp4, quantize_fp4
 from tests.engine.kernels.measures import relative_error
@@ -53,17 +53,13 @@ def layer(
 
 def inputs(
     generator: torch.Generator, m: int, count: int, chosen: int, hidden: int
-) -> tuple[QuantizedRows, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device = generator.device
-    x = quantize_rows_reference(3.0 * torch.randn(m, hidden, generator=generator, device=device))
+    x = round_rows_reference(3.0 * torch.randn(m, hidden, generator=generator, device=device))
     scores = torch.rand(m, count, generator=generator, device=device)
     ids = scores.topk(chosen).indices.sort(dim=-1).values.to(torch.int32)
     weights = torch.rand(m, chosen, generator=generator, device=device) + 0.1
     return x, ids, weights, torch.randn(m, hidden, generator=generator, device=device).to(torch.bfloat16)
-
-
-def part(rows: QuantizedRows, start: int, stop: int) -> QuantizedRows:
-    return QuantizedRows(rows.codes[start:stop], rows.scales[start:stop])
 
 
 @pytest.mark.parametrize(("hidden", "width"), [(128, 128), (256, 192), (160, 96)])
@@ -105,11 +101,11 @@ def test_every_code_with_every_scale_in_every_column(generator: torch.Generator)
     table = ExpertTable(
         ExpertShape(128, 128), [layout.pack_expert(identity, (codes, scales), identity)], device
     )
-    x = quantize_rows_reference(torch.eye(128, device=device) * 2.0)
+    x = round_rows_reference(torch.eye(128, device=device) * 2.0)
     ids = torch.zeros(128, 1, dtype=torch.int32, device=device)
     out = moe.expert_outputs(x, ids, torch.ones(128, 1, device=device), table, limit=LIMIT)
     active = 8.0 / (1.0 + torch.exp(torch.tensor(-8.0))) * 8.0
-    factor = quantize_rows_reference(active.view(1, 1).to(torch.bfloat16)).dequantize()[0, 0]
+    factor = round_rows_reference(active.view(1, 1).to(torch.bfloat16)).float()[0, 0]
     expected = dequantize_fp4(codes, decode_e8m0(scales)).t() * factor.to(device)
     assert torch.equal(out[:, 0], expected.to(torch.bfloat16))
 
@@ -118,19 +114,17 @@ def test_every_code_with_every_scale_in_every_column(generator: torch.Generator)
 def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     table, _ = layer(generator, 4, 256, 128)
     x, ids, weights, shared = inputs(generator, 12, 4, 3, 256)
-    x = quantize_rows_reference((x.dequantize() / 4).round().clamp(-4, 4))
+    x = round_rows_reference((x.float() / 4).round().clamp(-4, 4))
 
     def run(start: int, stop: int) -> Tensor:
         rows = slice(start, stop)
-        return moe.routed_experts(
-            part(x, start, stop), ids[rows], weights[rows], table, shared[rows], limit=LIMIT
-        )
+        return moe.routed_experts(x[rows], ids[rows], weights[rows], table, shared[rows], limit=LIMIT)
 
     whole = run(0, 12)
     for start, stop in [(0, 1), (11, 12), (2, 9)]:
         assert torch.equal(run(start, stop), whole[start:stop])
     plan = tuning.expert_plan(256, 128)
-    for decode in (Tile(64, 16, warps=4, stages=2), Tile(128, 32, warps=8, stages=3, ahead=4)):
+    for decode in (Tile(64, 16, warps=4, stages=2), Tile(128, 32, warps=8, stages=3, unroll=4)):
         use(monkeypatch, replace(plan, decode_tokens=32, decode=decode))
         assert torch.equal(run(0, 12), whole), decode
 
@@ -164,18 +158,18 @@ def test_all_tokens_may_choose_the_same_experts(generator: torch.Generator, m: i
 def test_clamps_hold_and_zeros_stay(generator: torch.Generator) -> None:
     table, packed = layer(generator, 2, 128, 128)
     x, ids, weights, shared = inputs(generator, 2, 2, 2, 128)
-    large = quantize_rows_reference(x.dequantize() * 1e4)
+    large = round_rows_reference(x.float() * 1e4)
     out = moe.routed_experts(large, ids, weights, table, shared, limit=LIMIT)
     expected = moe.routed_experts_reference(large, ids, weights, packed, table, shared, limit=LIMIT)
     assert relative_error(out, expected) < 5e-3
-    nothing = quantize_rows_reference(torch.zeros(2, 128, device=shared.device))
+    nothing = round_rows_reference(torch.zeros(2, 128, device=shared.device))
     assert torch.equal(moe.routed_experts(nothing, ids, weights, table, shared, limit=LIMIT), shared)
 
 
 def test_no_tokens(generator: torch.Generator) -> None:
     table, _ = layer(generator, 2, 128, 128)
     x, ids, weights, shared = inputs(generator, 1, 2, 1, 128)
-    out = moe.routed_experts(part(x, 0, 0), ids[:0], weights[:0], table, shared[:0], limit=LIMIT)
+    out = moe.routed_experts(x[:0], ids[:0], weights[:0], table, shared[:0], limit=LIMIT)
     assert out.shape == (0, 128)
 
 

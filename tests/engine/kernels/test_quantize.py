@@ -32,6 +32,16 @@ def test_codes_and_scales_are_those_of_the_format(
     assert same(quantize.quantize_rows(x), quantize.quantize_rows_reference(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("m", "channels"), [(1, 128), (3, 1536), (2, 200), (4, 32)])
+def test_rounded_rows_are_what_codes_and_scales_keep(
+    generator: torch.Generator, dtype: torch.dtype, m: int, channels: int
+) -> None:
+    x = spread(generator, m, channels).to(dtype)
+    rounded, kept = quantize.round_rows(x), quantize.quantize_rows(x).dequantize()
+    assert rounded.dtype is torch.bfloat16 and torch.equal(rounded.float(), kept)
+
+
 def test_every_code_and_every_tie(device: torch.device) -> None:
     codes = torch.arange(127, dtype=torch.uint8, device=device)
     values = codes.view(torch.float8_e4m3fn).float()

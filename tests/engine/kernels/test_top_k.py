@@ -8,6 +8,8 @@ from dsv4agent.engine.kernels.attention_tuning import SelectPlan
 from dsv4agent.engine.kernels.top_k import select_top_k, select_top_k_reference, sort_keys_reference
 
 SMALL = SelectPlan(chunk=64, keys=32, warps=4)
+WHOLE = SelectPlan(chunk=512, keys=32, warps=4)
+"""One launch for a row, where `SMALL` has three."""
 
 
 def select(scores: Tensor, visible: Tensor, k: int, plan: SelectPlan = SMALL) -> tuple[Tensor, Tensor]:
@@ -17,11 +19,13 @@ def select(scores: Tensor, visible: Tensor, k: int, plan: SelectPlan = SMALL) ->
     return ids, counts
 
 
-def check(scores: Tensor, visible: list[int], k: int, plan: SelectPlan = SMALL) -> None:
+def check(scores: Tensor, visible: list[int], k: int, *plans: SelectPlan) -> None:
     seen = torch.tensor(visible, dtype=torch.int32, device=scores.device)
-    found, expected = select(scores, seen, k, plan), select_top_k_reference(scores, seen, k)
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
+    expected = select_top_k_reference(scores, seen, k)
+    for plan in plans or (SMALL, WHOLE):
+        found = select(scores, seen, k, plan)
+        assert torch.equal(found[0], expected[0]), plan
+        assert torch.equal(found[1], expected[1]), plan
 
 
 def test_keys_sort_as_scores_do(device: torch.device) -> None:

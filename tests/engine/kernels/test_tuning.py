@@ -23,13 +23,12 @@ def test_every_part_of_a_real_sum_has_work(model: ModelShape) -> None:
         assert steps > (splits - 1) * longest, (n, k)
 
 
-def test_the_forms_share_their_parts() -> None:
-    """A plan has one number of parts; only tiles differ between its forms."""
-    plain, widened = tuning.linear_plan(8192, 4096), tuning.linear_plan(8192, 4096, widened=True)
-    assert plain.splits == widened.splits
-    assert plain.wide != widened.wide
-
-
 @pytest.mark.parametrize(("m", "tokens"), [(1, 16), (16, 16), (17, 32), (64, 64), (128, 64)])
 def test_skinny_tiles_are_as_wide_as_they_must(m: int, tokens: int) -> None:
-    assert tuning.skinny_tile(tuning.linear_plan(4096, 4096), m).tokens == tokens
+    assert tuning.skinny_tile(tuning.linear_plan(4096, 4096, 1), m).tokens == tokens
+
+
+@pytest.mark.parametrize(("pairs", "tokens"), [(33 * 6, 16), (1024 * 6, 32), (4096 * 6, 128), (1 << 20, 128)])
+def test_grouped_tiles_are_as_wide_as_experts_have_tokens(pairs: int, tokens: int) -> None:
+    plan = tuning.ExpertPlan(grouped=tuning.Tile(64, 128, warps=4, stages=3))
+    assert tuning.grouped_tile(plan, pairs, 256).tokens == tokens

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsv4agent.engine.kernels.experts import ExpertShape, ExpertTable
 from dsv4agent.engine.kernels.moe import routed_experts
-from dsv4agent.engine.kernels.quantize import quantize_rows
+from dsv4agent.engine.kernels.quantize import round_rows
 from dsv4agent.engine.kernels.random_data import random_experts
 from dsv4agent.engine.ops.lists import integers
 from dsv4agent.engine.runner import passage, residency
@@ -36,7 +36,7 @@ def output(table: ExpertTable, addresses: Tensor | None = None) -> Tensor:
     """Return what two tokens get from two experts each."""
     device = table.addresses.device
     generator = torch.Generator(device).manual_seed(1)
-    x = quantize_rows(torch.randn(2, 128, generator=generator, device=device).to(torch.bfloat16))
+    x = round_rows(torch.randn(2, 128, generator=generator, device=device).to(torch.bfloat16))
     ids = torch.tensor([[0, 2], [1, 3]], dtype=torch.int32, device=device)
     weights = torch.full((2, 2), 0.5, device=device)
     shared = torch.zeros(2, 128, dtype=torch.bfloat16, device=device)
