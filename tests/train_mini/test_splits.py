@@ -4,9 +4,11 @@ import ast
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from examples.train_mini.harvest import for_evaluation_only
 from examples.train_mini.library import load_bank
-from examples.train_mini.mix import MIX, draw_pool
+from examples.train_mini.mix import MIX, REFINING_MIX, draw_pool
 from examples.train_mini.pools import KNOWN, UNSEEN, draw_subject
 from examples.train_mini.splits import EVALUATION_SETS, evaluation_repository, training_repository
 from examples.train_mini.subjects import draw_cases, shape_of
@@ -28,9 +30,10 @@ def test_no_unseen_function_is_a_training_function() -> None:
 
 
 def test_training_never_draws_from_evaluation_pools() -> None:
-    assert sum(MIX.values()) == 1 and set(MIX) == {"library", "program", "known"}
-    rng = Random(1)
-    assert {draw_pool(rng) for _ in range(200)} == set(MIX)
+    for mix in (MIX, REFINING_MIX):
+        assert sum(mix.values()) == pytest.approx(1) and set(mix) == {"library", "program", "known"}
+        rng = Random(1)
+        assert {draw_pool(rng, mix) for _ in range(200)} == set(mix)
 
 
 def test_the_bank_keeps_functions_for_evaluation_apart(library_bank: Path) -> None:
