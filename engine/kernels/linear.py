@@ -140,9 +140,10 @@ def linear(x: QuantizedRows | Tensor, w: PackedLinear, *, dtype: torch.dtype = t
     out = torch.empty(m, w.n, dtype=dtype, device=rows.device)
     if m == 0:
         return out
-    plan = tuning.linear_plan(w.n, w.k, w.tiles.element_size())
+    weight_size = w.tiles.element_size()
+    plan = tuning.linear_plan(w.n, w.k, weight_size)
     skinny = m <= plan.skinny_tokens
-    tile = tuning.skinny_tile(plan, m) if skinny else plan.wide
+    tile = tuning.skinny_tile(plan, m, weight_size) if skinny else plan.wide
     row_tiles, token_tiles = ceil_div(w.n, tile.rows), ceil_div(m, tile.tokens)
     partial = count = out
     if skinny and plan.splits > 1:

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (model, number): group
         for model in ([options.model] if options.model else _MODELS)
         for number, group in enumerate(_groups(model))
-        if options.only in group.case.kernel
+        if options.takes(group.case)
     }
     failures = compile_candidates(todo, options.seed, started + _COMPILING * options.seconds)
     count = sum(len(group.candidates) for group in todo.values())

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ class Options:
 
     Attributes:
         json: Where to write what was found.
-        only: Part of the names of the kernels to try.
+        only: Part of the names and shapes of what to try; `*` stands for anything.
         model: The only model to try.
         seconds: After this time what is left is skipped.
         seed: Of the data.
@@ -69,12 +70,16 @@ class Options:
     seconds: float
     seed: int
 
+    def takes(self, case: Case) -> bool:
+        """Whether a case is to be tried."""
+        return fnmatchcase(f"{case.kernel} {case.shape}", f"*{self.only}*")
+
 
 def parse(prog: str, models: Iterable[str], arguments: Sequence[str] | None, *, seconds: float) -> Options:
     """Return the options of a program; `seconds` is the default of its own."""
     parser = argparse.ArgumentParser(prog=f"python -m dsv4agent.engine.kernels.{prog}")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
-    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--only", default="", help="what to try, by name and shape, like 'linear*4096 x'")
     parser.add_argument("--model", choices=sorted(models), help="shapes of one model only")
     parser.add_argument("--seconds", type=float, default=seconds, help="skip what is left after this time")
     parser.add_argument("--seed", type=int, default=None, help="of the data; drawn if not given")
@@ -108,7 +113,7 @@ def run_trial(prog: str, models: Models, arguments: Sequence[str] | None) -> int
     rows: list[Row] = []
     for model in [options.model] if options.model else list(models):
         for case in models[model]():
-            if options.only not in case.kernel:
+            if not options.takes(case):
                 continue
             if time.monotonic() - started > options.seconds:
                 row = Row(model, case.kernel, case.shape, failure="not tried: out of time")

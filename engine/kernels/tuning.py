@@ -17,6 +17,8 @@ TILE_ROWS = 64
 """Rows of weights that are stored together; the smallest tile of the matrix units of a warpgroup."""
 MULTIPROCESSORS = 132
 """Of an H200."""
+_PIPELINE_BYTES = 192 << 10
+"""Of the 227 KiB of shared memory that a program may have; the rest is for what comes after the product."""
 OVERLAP = True
 """Whether a kernel may start while the previous one ends."""
 
@@ -60,10 +62,10 @@ class LinearPlan:
     skinny_tokens: int = 128
 
 
-_WIDE = {1: Tile(128, 128, warps=8, stages=3), 2: Tile(128, 128, warps=8, stages=2)}
+_WIDE = {1: Tile(128, 128, warps=8, stages=3), 2: Tile(128, 64, warps=8, stages=4)}
 _DEEP = Tile(64, 16, warps=4, stages=8)
 LINEAR_PLANS: dict[tuple[int, int, int], LinearPlan] = {
-    (2048, 4096, 2): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[2]),
+    (2048, 4096, 2): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
     (4096, 2048, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
     (4096, 4096, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
     (4096, 8192, 1): LinearPlan(splits=4, skinny=_DEEP, wide=_WIDE[1]),
@@ -87,12 +89,22 @@ def linear_splits(n: int, k: int) -> int:
     return splits
 
 
-def skinny_tile(plan: LinearPlan, m: int) -> Tile:
-    """Return the tile of the skinny form for m rows: as wide as they need, up to 64."""
-    tokens = plan.skinny.tokens
-    while tokens < min(m, 64):
-        tokens *= 2
-    return replace(plan.skinny, tokens=tokens)
+def skinny_tile(plan: LinearPlan, m: int, size: int) -> Tile:
+    """Return the tile of the skinny form for m rows: as wide as they need, up to 64.
+
+    Weights have `size` bytes each; stages are left out until the pipeline fits into a multiprocessor.
+    """
+    tile = plan.skinny
+    while tile.tokens < min(m, 64):
+        tile = replace(tile, tokens=2 * tile.tokens)
+    while pipeline_bytes(tile, size) > _PIPELINE_BYTES:
+        tile = replace(tile, stages=tile.stages - 1)
+    return tile
+
+
+def pipeline_bytes(tile: Tile, size: int) -> int:
+    """Return the shared memory of a pipeline of products whose operands have `size` bytes each."""
+    return tile.stages * (tile.rows + tile.tokens) * BLOCK * size
 
 
 @dataclass(frozen=True)
