@@ -119,6 +119,14 @@ def engine_difference(folder: Path, tokens: int = 300) -> float:
     return float((mine - theirs.float().cpu()).abs().max())
 
 
+def training_noted(folder: Path) -> str:
+    """Return what a checkpoint's README says of its training, empty if it says nothing."""
+    readme = folder / "README.md"
+    lines = readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []
+    start = "| training | "
+    return next((line[len(start) :].removesuffix(" |") for line in lines if line.startswith(start)), "")
+
+
 def model_card(model: MiniModel, card: Mapping[str, Any]) -> str:
     """Return the README of a checkpoint; `card` adds measured facts, one line each."""
     parameters = sum(parameter.numel() for parameter in model.parameters())

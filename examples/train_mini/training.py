@@ -28,7 +28,7 @@ import torch
 
 from examples.train_mini.architecture import MiniConfig
 from examples.train_mini.collection import LEAD, Collector
-from examples.train_mini.export import TOKENIZER, export, load_model
+from examples.train_mini.export import TOKENIZER, export, load_model, training_noted
 from examples.train_mini.optimizer import OptimizerConfig
 from examples.train_mini.packing import Rows, RowStream
 from examples.train_mini.ranks import Ranks
@@ -203,6 +203,9 @@ def loop(
 ) -> None:
     """Warm up, train until the time is over or a stop is requested, save and export."""
     schedule = Schedule(arguments.warmup, arguments.anneal_from, 0.02, arguments.quantise_from)
+    # Read now: the export may take the place of the checkpoint that this started from.
+    noted = training_noted(arguments.init_from) if arguments.init_from else ""
+    earlier = f"{noted}; then " if noted else ""
     spent, tokens, step = 0.0, 0, 0
     if arguments.resume:
         progress = trainer.restore(arguments.resume)
@@ -282,11 +285,12 @@ def loop(
             mark, mark_tokens, waited = now, tokens, 0.0
         if time.monotonic() - saved > arguments.save_minutes * 60:
             saved = time.monotonic()
-            finish(arguments, trainer, status, elapsed, tokens, step, check=False)
+            finish(arguments, trainer, status, elapsed, tokens, step, earlier=earlier, check=False)
     status.update(state="finishing")
     status.say(f"{'stopped' if stop.requested else 'ended'} at step {step}, {tokens / 1e6:.1f} M tokens")
     elapsed = spent + time.monotonic() - begin
-    finish(arguments, trainer, status, elapsed, tokens, step, check=not arguments.no_check)
+    checked = not arguments.no_check
+    finish(arguments, trainer, status, elapsed, tokens, step, earlier=earlier, check=checked)
 
 
 def finish(
@@ -297,14 +301,15 @@ def finish(
     tokens: int,
     step: int,
     *,
+    earlier: str,
     check: bool,
 ) -> None:
-    """Write the checkpoint and the export."""
+    """Write the checkpoint and the export, whose card begins with the `earlier` training."""
     if not trainer.ranks.first:
         return
     path = arguments.out / "checkpoint.pt"
     trainer.save(path, spent=spent, tokens=tokens, step=step)
-    card = {"training": f"{tokens / 1e6:.0f} M tokens, {step} steps"}
+    card = {"training": f"{earlier}{tokens / 1e6:.0f} M tokens, {step} steps"}
     masters = trainer.optimizer.masters()
     report = export(
         trainer.model,

@@ -181,6 +181,8 @@ def test_run_resumes_and_starts_from_an_export(tmp_path: Path) -> None:
     again = load_model(tmp_path / "run" / "export")
     for name, parameter in exported.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "| training | 0 M tokens, 4 steps; then 0 M tokens, 0 steps |" in card
 
 
 def collecting(folder: Path, *more: str) -> list[str]:
