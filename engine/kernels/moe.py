@@ -17,7 +17,7 @@ and 6.2 us for the two products); the 44 experts of 8 tokens 590 MB, 137 us; 136
 Pro, 35.1 MB each: one token 211 MB, 49 us. Operations 36 D W per token: Flash 302 MFLOP, 4096 tokens 783 us
 at 1.58 PFLOP/s.
 
-measured, H200, 2026-12-01, before tiles of 64 rows: 1 token 77.7 us (22 %), 8 411, 32 1277, 4096 7353 (12 %).
+measured, H200, 2026-12-01: 1 token 44 us (39 %), 8 244 (53 %), 32 807 (49 %), 4096 3604 (48 %).
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
