@@ -205,8 +205,9 @@ def plan_command(
     sequences: Annotated[int, typer.Option(min=1, help="Sequences at the same time.")] = 1,
     drafter: Annotated[bool, typer.Option("--drafter", help="With the draft module.")] = False,
     packed_scales: Annotated[
-        bool, typer.Option("--packed-scales", help="With experts' scales in 4 bits.")
-    ] = False,
+        bool,
+        typer.Option("--packed-scales/--byte-scales", help="Experts' scales in 4 bits, if shapes allow."),
+    ] = True,
     memory_bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s of a GPU's memory.")] = 4300.0,
     pcie_bandwidth: Annotated[float, typer.Option(min=0.001, help="GB/s from the host.")] = 50.0,
     json: JsonOption = False,

@@ -15,44 +15,59 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT
+from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT, decode_e8m0
 
 
 @triton.jit
 def expert_product(
-    record, line, x, row, valid,
-    STEPS: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    record, base, line, x, row, valid,
+    STEPS: tl.constexpr, RECORD: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Return the rows `line` of a tile of weights times the rows `row` of x, float32 [ROWS, TOKENS].
 
-    `record` is the first of the tile's records, x has STEPS * 128 columns.
+    `record` is the first of the tile's records of RECORD bytes, x has STEPS * 128 columns. `base` points to
+    the tile's base if scales are packed.
     """
+    # A word of 32 bits has the scales of one step or, of four bits each, those of two.
+    PACKED: tl.constexpr = RECORD == 16896
+    EACH: tl.constexpr = 2 if PACKED else 1
     codes = record.to(tl.pointer_type(tl.int16)) + line[:, None] * 32 + tl.arange(0, 32)[None, :]
     # Two dimensions from the start: the compiler can then move all of the unpacking to where the matrix units
     # want their operand, and nothing goes back through shared memory.
-    scales = (record + 8192).to(tl.pointer_type(tl.int32)) + line[:, None]
+    scales = (record + 8192 * EACH).to(tl.pointer_type(tl.int32)) + line[:, None]
     rows = x + row[:, None] * (STEPS * 128) + tl.arange(0, 128)[None, :]
     total = tl.zeros([ROWS, TOKENS], tl.float32)
-    for _ in tl.range(STEPS, loop_unroll_factor=UNROLL):
-        packed = tl.load(codes)
+    for _ in tl.range(STEPS // EACH, loop_unroll_factor=(UNROLL + EACH - 1) // EACH):
         words = tl.load(scales)
-        right = tl.load(rows, mask=valid[:, None], other=0.0)
-        first = tl.join(_group(packed, words, 0, ROWS), _group(packed, words, 1, ROWS))
-        second = tl.join(_group(packed, words, 2, ROWS), _group(packed, words, 3, ROWS))
-        left = tl.reshape(tl.permute(tl.join(first, second), [0, 3, 2, 1]), [ROWS, 128])
-        total = tl.dot(left, right.to(PRODUCT).T, total, input_precision="ieee")
-        codes += 4352
-        scales += 2176
-        rows += 128
+        for step in tl.static_range(EACH):
+            packed = tl.load(codes + step * 4096)
+            right = tl.load(rows + step * 128, mask=valid[:, None], other=0.0)
+            w0 = _group(packed, words, 0, 4 * step, PACKED, ROWS)
+            w1 = _group(packed, words, 1, 4 * step + 1, PACKED, ROWS)
+            w2 = _group(packed, words, 2, 4 * step + 2, PACKED, ROWS)
+            w3 = _group(packed, words, 3, 4 * step + 3, PACKED, ROWS)
+            both = tl.join(tl.join(w0, w1), tl.join(w2, w3))
+            left = tl.reshape(tl.permute(both, [0, 3, 2, 1]), [ROWS, 128])
+            total = tl.dot(left, right.to(PRODUCT).T, total, input_precision="ieee")
+        codes += RECORD // 2
+        scales += RECORD // 4
+        rows += 128 * EACH
     # Factors are too small by that much, so that those above one are in bfloat16's range, too.
-    return total * 18446744073709551616.0
+    total *= 18446744073709551616.0
+    if PACKED:
+        total *= decode_e8m0(tl.load(base).to(tl.int32) + 7)
+    return total
 
 
 @triton.jit
-def _group(packed, words, GROUP: tl.constexpr, ROWS: tl.constexpr):
-    """Return the weights of one scale group, bfloat16 [ROWS, 32], times 2**-64."""
-    code = (words >> (8 * GROUP)) & 0xFF
-    factor = ((code + 62) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
+def _group(packed, words, GROUP: tl.constexpr, PLACE: tl.constexpr, PACKED: tl.constexpr, ROWS: tl.constexpr):
+    """Return the weights of one scale group, whose scale is at PLACE, bfloat16 [ROWS, 32], times 2**-64."""
+    if PACKED:
+        # As if the base were 120.
+        exponent = ((words >> (4 * PLACE)) & 0xF) + 182
+    else:
+        exponent = ((words >> (8 * PLACE)) & 0xFF) + 62
+    factor = (exponent << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
     factor = tl.broadcast_to(factor, [ROWS, 32])
     if INTERPRETED:
         return _widen_interpreted(packed, factor, GROUP)

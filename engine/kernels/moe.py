@@ -142,6 +142,7 @@ def _compute(
     addresses = experts.addresses if addresses is None else addresses
     common = (schedule.experts, schedule.first, schedule.last, schedule.order, addresses)
     form = {
+        "RECORD": shape.record,
         "CHOSEN": chosen,
         "WIDTH": shape.width,
         "PAIRS": 1 if schedule.grouped else next_power_of_two(m * chosen),
@@ -160,7 +161,7 @@ def _compute(
     with on_device(outputs):
         _in_kernel[(shape.in_tiles * pieces, schedule.programs)](
             *common, x, weights.contiguous(), active, m * chosen, limit,
-            STEPS=shape.in_steps, **form,
+            BASES=shape.in_bases, TILE=shape.tile_bytes(shape.in_steps), STEPS=shape.in_steps, **form,
             **overlapping(),
         )  # fmt: skip
         rounded = round_rows(active)
@@ -174,6 +175,8 @@ def _compute(
             counters(outputs.device, shape.out_tiles * pieces),
             m * chosen,
             OFFSET=shape.out_offset,
+            BASES=shape.out_bases,
+            TILE=shape.tile_bytes(shape.out_steps),
             STEPS=shape.out_steps,
             HIDDEN=shape.hidden,
             FUSED=fused,
@@ -183,7 +186,8 @@ def _compute(
 
 
 def _schedule(ids: Tensor, experts: ExpertTable) -> _Schedule:
-    plan = tuning.expert_plan(experts.shape.hidden, experts.shape.width)
+    shape = experts.shape
+    plan = tuning.expert_plan(shape.hidden, shape.width, shape.packed_scales)
     m, chosen = ids.shape
     flat = ids.reshape(-1).to(torch.int32)
     if m <= plan.decode_tokens:
@@ -232,7 +236,10 @@ def _in_kernel(
     active,
     pairs,
     limit,
+    BASES: tl.constexpr,
+    TILE: tl.constexpr,
     STEPS: tl.constexpr,
+    RECORD: tl.constexpr,
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -253,9 +260,12 @@ def _in_kernel(
     # Eight rows of w1, then the same of w3: the matrix units leave both in one thread.
     local = tl.arange(0, ROWS)
     line = start % 64 + local // 16 * 8 + local % 8 + local // 8 % 2 * 64
-    record = address + (start // 64).to(tl.int64) * (STEPS * 8704)
+    tile = start // 64
+    record = address + tile.to(tl.int64) * TILE
     token = (pair // CHOSEN).to(tl.int64)
-    both = expert_product(record, line, x, token, valid, STEPS, UNROLL, ROWS, TOKENS)
+    both = expert_product(
+        record, address + BASES + tile, line, x, token, valid, STEPS, RECORD, UNROLL, ROWS, TOKENS
+    )
     both = tl.permute(tl.reshape(both, [half // 8, 2, 8, TOKENS]), [0, 2, 3, 1])
     gate, up = tl.split(both)
     weight = tl.load(weights + pair, mask=valid, other=0.0)
@@ -279,9 +289,12 @@ def _out_kernel(
     count,
     pairs,
     OFFSET: tl.constexpr,
+    BASES: tl.constexpr,
+    TILE: tl.constexpr,
     STEPS: tl.constexpr,
     HIDDEN: tl.constexpr,
     FUSED: tl.constexpr,
+    RECORD: tl.constexpr,
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -297,16 +310,17 @@ def _out_kernel(
     if not GROUPED:
         # The choice of experts was written long before: by no kernel that may still run.
         _, early = _expert(experts, addresses)
-        prefetch(early + OFFSET + (start // 128).to(tl.int64) * (STEPS * 8704), STEPS * 8704, 65536)
+        prefetch(early + OFFSET + (start // 128).to(tl.int64) * TILE, TILE, 65536)
     wait_for_previous()
     expert, address = _expert(experts, addresses)
     pair, valid = _members(experts, first, last, order, expert, pairs, PAIRS, TOKENS, GROUPED, ALONE)
     row = start + tl.arange(0, ROWS)
     if expert >= 0 and not _idle(valid):
-        record = address + OFFSET + (start // 128).to(tl.int64) * (STEPS * 8704)
+        record = address + OFFSET + (start // 128).to(tl.int64) * TILE
         value = expert_product(
-            record, row % 128, active, pair.to(tl.int64), valid, STEPS, UNROLL, ROWS, TOKENS
-        )
+            record, address + BASES + start // 128, row % 128, active, pair.to(tl.int64), valid,
+            STEPS, RECORD, UNROLL, ROWS, TOKENS,
+        )  # fmt: skip
         target = outputs + pair.to(tl.int64)[None, :] * HIDDEN + row[:, None]
         tl.store(target, round_bf16(value).to(tl.bfloat16), mask=(row < HIDDEN)[:, None] & valid[None, :])
     if FUSED:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from dsv4agent.engine.kernels.experts import CODES, RECORD, ExpertShape
+from dsv4agent.engine.kernels.experts import ExpertShape
 from dsv4agent.engine.kernels.kv_rows import INDEX_DATA, INDEX_SCALES, ROW_DATA, RowBlocks
 from dsv4agent.engine.kernels.linear import PackedLinear, pack_linear
 
@@ -33,10 +33,18 @@ def random_linear(generator: torch.Generator, n: int, k: int, kind: str, groups:
 
 def random_experts(generator: torch.Generator, count: int, shape: ExpertShape) -> list[Tensor]:
     """Return packed experts: any byte is a code."""
-    everything = random_bytes(generator, 0, 256, count, shape.size // RECORD, RECORD)
-    low, high = 118, 123
-    everything[..., CODES:] = random_bytes(generator, low, high, count, shape.size // RECORD, RECORD - CODES)
-    return list(everything.view(count, shape.size).unbind(0))
+    everything = random_bytes(generator, 0, 256, count, shape.size)
+    codes, low, spread = shape.record - 512, 118, 5
+    parts = ((0, shape.in_bases, shape.out_offset), (shape.out_offset, shape.out_bases, shape.size))
+    for start, bases, end in parts:
+        scales = everything[:, start:bases].view(count, -1, shape.record)[..., codes:]
+        if shape.packed_scales:
+            low_half, high_half = random_bytes(generator, 0, spread, 2, *scales.shape)
+            scales.copy_(low_half | (high_half << 4))
+            everything[:, bases:end] = low
+        else:
+            scales.copy_(random_bytes(generator, low, low + spread, *scales.shape))
+    return list(everything.unbind(0))
 
 
 def random_bytes(generator: torch.Generator, low: int, high: int, *shape: int) -> Tensor:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from dsv4agent.engine.kernels import attention_cases, attention_tuning, trial_cases, tuning
 from dsv4agent.engine.kernels.attention_cases import AttentionShape
 from dsv4agent.engine.kernels.attention_tuning import AttentionPlan, IndexPlan, SelectPlan
+from dsv4agent.engine.kernels.experts import ExpertShape
 from dsv4agent.engine.kernels.trial_shapes import Case, ModelShape
 from dsv4agent.engine.kernels.tuning import LinearPlan, StreamPlan, Tile
 
@@ -71,16 +72,16 @@ _DECODE = (
     Tile(128, 16, 4, 4),
 )
 _GROUPED = (
-    Tile(64, 128, 4, 2),
-    Tile(64, 128, 4, 4),
-    Tile(64, 64, 4, 3),
-    Tile(64, 64, 4, 4),
-    Tile(128, 64, 8, 3),
     Tile(128, 128, 8, 2),
     Tile(128, 128, 8, 3),
-    Tile(128, 128, 8, 3, registers=128),
-    Tile(128, 128, 4, 3),
-    Tile(64, 128, 4, 2, unroll=2),
+    Tile(128, 128, 4, 2),
+    Tile(128, 128, 8, 2, registers=128),
+    Tile(128, 64, 8, 2),
+    Tile(128, 64, 8, 3),
+    Tile(64, 128, 4, 2),
+    Tile(64, 128, 4, 3),
+    Tile(64, 64, 4, 2),
+    Tile(64, 64, 4, 3),
 )
 
 
@@ -96,7 +97,7 @@ def groups(model: ModelShape, attention: AttentionShape) -> Iterator[Group]:
 
 
 def _expert_group(model: ModelShape, m: int) -> Group:
-    key = model.hidden, model.width
+    key = model.hidden, model.width, ExpertShape(model.hidden, model.width).even
     plan = tuning.expert_plan(*key)
     if m <= plan.decode_tokens:
         plans = [replace(plan, decode=tile) for tile in (plan.decode, *_DECODE)]

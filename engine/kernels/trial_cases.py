@@ -31,6 +31,7 @@ def cases(model: ModelShape) -> Iterator[Case]:
         yield from _row_cases(model, m)
         yield from _linear_cases(model, m)
         yield _expert_case(model, m)
+        yield _expert_case(model, m, packed_scales=False)
         yield _router_case(model, m)
         yield from _stream_cases(model, m)
     yield _expert_case(replace(model, experts=2 * model.chosen), 1, host=True)
@@ -139,8 +140,9 @@ def _linear_case(model: ModelShape, name: str, m: int, n: int, k: int, kind: str
     return Case(f"linear {name}", f"{m} x {n} x {k}", moved, 2 * m * n * k, unit, tolerance, prepare)
 
 
-def _expert_case(model: ModelShape, m: int, *, host: bool = False) -> Case:
-    shape = ExpertShape(model.hidden, model.width)
+def _expert_case(model: ModelShape, m: int, *, host: bool = False, packed_scales: bool = True) -> Case:
+    even = ExpertShape(model.hidden, model.width).even
+    shape = ExpertShape(model.hidden, model.width, packed_scales=packed_scales and even)
 
     def prepare(generator: torch.Generator) -> Prepared:
         packed = random_experts(generator, model.experts, shape)
@@ -174,8 +176,9 @@ def _expert_case(model: ModelShape, m: int, *, host: bool = False) -> Case:
     reached = model.experts * (1 - (1 - model.chosen / model.experts) ** m)
     operations = 6 * m * model.chosen * model.hidden * model.width
     moved = int(reached * shape.size) + m * model.hidden * 3
+    kernel = "experts on the host" if host else "experts" if packed_scales else "experts, byte scales"
     name = f"{m} x {model.chosen} of {model.experts}"
-    return Case("experts on the host" if host else "experts", name, moved, operations, "bf16", 1e-2, prepare)
+    return Case(kernel, name, moved, operations, "bf16", 1e-2, prepare)
 
 
 def _router_case(model: ModelShape, m: int) -> Case:

@@ -123,12 +123,16 @@ class ExpertPlan:
     grouped: Tile = Tile(rows=64, tokens=128, warps=4, stages=3)
 
 
-EXPERT_PLANS: dict[tuple[int, int], ExpertPlan] = {}
+EXPERT_PLANS: dict[tuple[int, int, bool], ExpertPlan] = {}
 
 
-def expert_plan(hidden: int, width: int) -> ExpertPlan:
-    """Return the plan for experts hidden -> width -> hidden."""
-    return EXPERT_PLANS.get((hidden, width), ExpertPlan())
+def expert_plan(hidden: int, width: int, packed_scales: bool) -> ExpertPlan:
+    """Return the plan for experts hidden -> width -> hidden.
+
+    With packed scales a stage of the pipeline is two steps.
+    """
+    grouped = Tile(128, 128, warps=8, stages=2) if packed_scales else ExpertPlan.grouped
+    return EXPERT_PLANS.get((hidden, width, packed_scales), ExpertPlan(grouped=grouped))
 
 
 def grouped_tile(plan: ExpertPlan, pairs: int, experts: int) -> Tile:

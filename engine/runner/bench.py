@@ -133,6 +133,7 @@ class Benchmark:
             on_host=lambda layer, expert: expert >= plan.resident[layer],
             embedding_on_host=plan.part(Part.EMBEDDING).host > 0,
             routed=plan.resident if self._order.routing == "resident" else None,
+            packed_scales=plan.packed_scales,
         )
         torch.cuda.synchronize()
         seconds, size = time.monotonic() - begin, torch.cuda.memory_allocated() / 2**30
@@ -176,6 +177,7 @@ class Benchmark:
             host_bytes=pinnable_bytes(),
             context=min(context + _MARGIN, self.config.max_position_embeddings),
             sequences=sequences,
+            packed_scales=True,
         )
         if plan.host_bytes:
             for line in plan.describe():
@@ -213,7 +215,9 @@ class Benchmark:
         finite = bool(torch.isfinite(batch.logits[:width]).all())
         for member in members:
             member.close()
-        plan = plan_memory(self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, sequences=1)
+        plan = plan_memory(
+            self.config, gpu_bytes=_HUGE, host_bytes=0, context=context, packed_scales=placed.packed_scales
+        )
         share = 1.0 if self._order.routing == "resident" else placed.resident_share
         floor = plan.bytes_per_token(share).floor_ms(ceilings.read, ceilings.link)
         median = statistics.median(times)

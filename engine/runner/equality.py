@@ -30,6 +30,7 @@ from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
 from dsv4agent.engine.runner.synthetic import random_weights
 from dsv4agent.engine.weights.known_shapes import KNOWN, known_config
+from dsv4agent.engine.weights.sizes import scales_may_be_packed
 
 EVERY = 512
 """Up to this length the logits of every token are compared, else those at the cuts."""
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write("needs a CUDA device\n")
         return 2
     config = reduced(known_config(options.model), options.layers, options.experts)
-    weights = random_weights(config, torch.Generator("cuda").manual_seed(1))
+    generator = torch.Generator("cuda").manual_seed(1)
+    weights = random_weights(config, generator, packed_scales=scales_may_be_packed(config))
     longest = -(-options.longest // BLOCK) * BLOCK
     runner = Runner(
         config, weights, Capacity.of(WIDTHS[-1], longest + 2 * BLOCK, longest), torch.device("cuda")

@@ -16,7 +16,7 @@ from dsv4agent.engine.memory import available_bytes, pinnable_bytes
 from dsv4agent.engine.runner.runner import WIDTHS, Runner
 from dsv4agent.engine.runner.sequences import DeviceSequence
 from dsv4agent.engine.runner.state import Capacity
-from dsv4agent.engine.runner.weights import pack_weights
+from dsv4agent.engine.runner.weights import pack_weights, scales_can_be_packed
 from dsv4agent.engine.sampling import Draw, SamplingParams
 from dsv4agent.engine.weights.loader import Checkpoint
 from dsv4agent.engine.weights.memory_plan import MemoryPlan
@@ -116,6 +116,9 @@ def load_model(
         WrongDtype: A tensor is not stored as the kernels read it.
     """
     config = checkpoint.config
+    packed_scales = scales_can_be_packed(checkpoint)
+    if progress:
+        progress(f"experts' scales take {'four bits' if packed_scales else 'a byte'} each")
     plan = plan_memory(
         config,
         gpu_bytes=available_bytes(device),
@@ -123,6 +126,7 @@ def load_model(
         context=context,
         sequences=sequences,
         chunk=min(CHUNK, ceil_div(context, BLOCK) * BLOCK),
+        packed_scales=packed_scales,
     )
     if progress:
         for line in plan.describe():
@@ -132,6 +136,7 @@ def load_model(
         device,
         on_host=lambda layer, expert: expert >= plan.resident[layer],
         embedding_on_host=plan.part(Part.EMBEDDING).host > 0,
+        packed_scales=packed_scales,
         progress=progress,
     )
     pages = sequences * ceil_div(context, PAGE_TOKENS) + _SPARE_PAGES

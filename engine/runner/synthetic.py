@@ -41,6 +41,7 @@ def random_weights(
     on_host: Placement = lambda _layer, _expert: False,
     embedding_on_host: bool = False,
     routed: Sequence[int] | None = None,
+    packed_scales: bool = False,
 ) -> ModelWeights:
     """Draw all weights of the main model on the generator's device.
 
@@ -50,8 +51,10 @@ def random_weights(
         on_host: Which experts are put into pinned host memory.
         embedding_on_host: Whether the embedding is.
         routed: For each layer, how many of its experts, the first ones, can be chosen; None for all.
+        packed_scales: Whether experts' scales take four bits.
     """
-    return _Draw(config, generator, routed).model(on_host, embedding_on_host)
+    shape = ExpertShape(config.hidden_size, config.moe_intermediate_size, packed_scales)
+    return _Draw(config, generator, routed, shape).model(on_host, embedding_on_host)
 
 
 def fill_state(state: DeviceState, generator: torch.Generator) -> None:
@@ -67,8 +70,15 @@ def fill_state(state: DeviceState, generator: torch.Generator) -> None:
 
 
 class _Draw:
-    def __init__(self, config: ModelConfig, generator: torch.Generator, routed: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        generator: torch.Generator,
+        routed: Sequence[int] | None,
+        shape: ExpertShape,
+    ) -> None:
         self._config = config
+        self._shape = shape
         self._generator = generator
         self._device = torch.device(generator.device)
         self._routed = routed
@@ -135,7 +145,7 @@ class _Draw:
             self._config.hidden_size,
             self._config.moe_intermediate_size,
         )
-        shape = ExpertShape(d, width)
+        shape = self._shape
         away = [on_host(index, number) for number in range(c.n_routed_experts)]
         # Drawn apart, so that what goes away leaves its room on the device.
         resident = iter(random_experts(g, away.count(False), shape))

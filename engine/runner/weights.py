@@ -18,11 +18,13 @@ from dsv4agent.engine.kernels.experts import (
     ExpertTable,
     Fp4Weight,
     pack_expert,
+    scales_fit,
 )
 from dsv4agent.engine.kernels.linear import PackedLinear, pack_linear
 from dsv4agent.engine.kernels.mixes import PackedMix, pack_mix
 from dsv4agent.engine.ops.hyper_connections import Mix
 from dsv4agent.engine.weights.loader import Checkpoint
+from dsv4agent.engine.weights.sizes import scales_may_be_packed
 
 Placement = Callable[[int, int], bool]
 """Says of a layer and an expert whether the expert stays in pinned host memory."""
@@ -119,6 +121,7 @@ def pack_weights(
     *,
     on_host: Placement = lambda _layer, _expert: False,
     embedding_on_host: bool = False,
+    packed_scales: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ModelWeights:
     """Bring a checkpoint's main model into the kernels' layouts, tensor by tensor.
@@ -128,12 +131,13 @@ def pack_weights(
         device: That computes.
         on_host: Which experts stay in pinned host memory.
         embedding_on_host: Whether the embedding does.
+        packed_scales: Whether experts' scales take four bits, which `scales_can_be_packed` must allow.
         progress: Told of each part when it is done.
 
     Raises:
         WrongDtype: A tensor is not stored as the kernels read it: FP4 experts, FP8 projections.
     """
-    packer = _Packer(checkpoint, device)
+    packer = _Packer(checkpoint, device, packed_scales)
     rows = checkpoint.stored("embed.weight").to(torch.bfloat16)
     embedding = EmbeddingTable(packer.place(rows, on_host=embedding_on_host), device)
     if progress:
@@ -152,9 +156,24 @@ def pack_weights(
     )
 
 
+def scales_can_be_packed(checkpoint: Checkpoint) -> bool:
+    """Return whether four bits say what the scales of all routed experts say; reads those, a sixteenth."""
+    c = checkpoint.config
+    return scales_may_be_packed(c) and all(
+        scales_fit(*(checkpoint.stored_codes(name) for name in _expert_names(spec, expert)))
+        for spec in c.layers
+        for expert in range(c.n_routed_experts)
+    )
+
+
+def _expert_names(spec: LayerSpec, expert: int) -> tuple[str, ...]:
+    return tuple(f"{spec.prefix}.ffn.experts.{expert}.{name}.weight" for name in ("w1", "w2", "w3"))
+
+
 class _Packer:
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, packed_scales: bool) -> None:
         self._checkpoint = checkpoint
+        self._packed_scales = packed_scales
         self._config: ModelConfig = checkpoint.config
         self._device = device
 
@@ -203,11 +222,11 @@ class _Packer:
 
     def _moe(self, index: int, spec: LayerSpec, on_host: Placement) -> MoeWeights:
         c, p = self._config, f"{spec.prefix}.ffn"
-        shape = ExpertShape(c.hidden_size, c.moe_intermediate_size)
+        shape = ExpertShape(c.hidden_size, c.moe_intermediate_size, self._packed_scales)
         away = [on_host(index, e) for e in range(c.n_routed_experts)]
         experts = [
             self.place(
-                pack_expert(*(self._fp4(f"{p}.experts.{e}.{name}.weight") for name in ("w1", "w2", "w3"))),
+                pack_expert(*map(self._fp4, _expert_names(spec, e)), packed_scales=shape.packed_scales),
                 on_host=gone,
             )
             for e, gone in enumerate(away)

@@ -67,7 +67,7 @@ class MemoryPlan:
         sequences: Sequences of that length at the same time.
         drafter: Whether the draft module is loaded.
         packed_scales: Whether experts are planned with scales of 4 bits.
-        scale_saving: Bytes that such scales save, or would; true only of blocks that pass a check at load.
+        scale_saving: Bytes that such scales save, or would, if they say the same; that is checked at load.
         gpu_available: Bytes of each GPU.
         host_available: Bytes that may be pinned.
         parts: The table; what takes no memory is left out.
@@ -139,7 +139,9 @@ class MemoryPlan:
         least, most = min(self.resident), max(self.resident)
         count = f"{least}" if least == most else f"{least} to {most}"
         token = self.bytes_per_token()
-        saving = "saved by" if self.packed_scales else "could be saved by"
+        saving = (
+            f"{gib(self.scale_saving)} GiB {'' if self.packed_scales else 'could be '}saved by 4-bit scales"
+        )
         return [
             f"needs {gib(total)} GiB: {gib(self.gpu_bytes)} {where}, "
             f"{gib(self.host_bytes)} in pinned host memory",
@@ -150,7 +152,7 @@ class MemoryPlan:
             ),
             f"{'available':26}{'':10}{_cell(self.gpu_available)}{_cell(self.host_available)}",
             f"{count} of {self.experts} experts of a layer on the GPU ({self.resident_share:.1%})",
-            f"up to {gib(self.scale_saving)} GiB {saving} 4-bit scales, checked block by block at load",
+            *([f"{saving}, if a checkpoint's are near enough"] if self.scale_saving else []),
             f"a token reads {token.weights / 1e9:.2f} GB of weights and {token.state / 1e9:.3f} GB of state"
             f"{'' if self.gpus == 1 else ' on each GPU'}; {token.pcie / 1e6:.0f} MB over PCIe "
             "if all experts are equally likely",

@@ -15,7 +15,15 @@ from dsv4agent.engine.cache.sizes import page_bytes, pages, read_bytes, sequence
 from dsv4agent.engine.config import ModelConfig
 from dsv4agent.engine.errors import ModelTooLarge
 from dsv4agent.engine.weights.memory_plan import GIB, MemoryPlan, PartPlan, TokenTraffic, gib
-from dsv4agent.engine.weights.sizes import DRAFTING, ROUTED, Part, WeightSize, expert_bytes, weight_sizes
+from dsv4agent.engine.weights.sizes import (
+    DRAFTING,
+    ROUTED,
+    Part,
+    WeightSize,
+    expert_bytes,
+    scales_may_be_packed,
+    weight_sizes,
+)
 
 CHUNK = 4096
 """Tokens of a prefill chunk: with fewer, reading the weights takes longer than computing with them."""
@@ -62,7 +70,7 @@ def plan_memory(
         chunk: Most tokens of a prefill step.
         workspace: Bytes for a step on each GPU. Default: `prefill_workspace`.
         drafter: Load the draft module too.
-        packed_scales: Plan with experts' scales of 4 bits.
+        packed_scales: Plan with experts' scales of 4 bits, if the shapes allow it.
         reserve: Bytes of each GPU to leave alone.
 
     Raises:
@@ -87,7 +95,7 @@ def plan_memory(
         chunk=chunk,
         workspace=workspace,
         drafter=drafter and bool(config.draft_layers),
-        packed_scales=packed_scales,
+        packed_scales=packed_scales and scales_may_be_packed(config),
         reserve=reserve,
     )
     try:
@@ -212,7 +220,9 @@ def _finish(
         sequences=order.sequences,
         drafter=order.drafter,
         packed_scales=order.packed_scales,
-        scale_saving=(plain - packed) * config.n_routed_experts * layers,
+        scale_saving=(plain - packed) * config.n_routed_experts * layers
+        if scales_may_be_packed(config)
+        else 0,
         gpu_available=order.gpu_bytes,
         host_available=order.host_bytes,
         parts=tuple(rows),

@@ -85,11 +85,16 @@ def weight_sizes(config: ModelConfig, *, packed_scales: bool = False) -> dict[Pa
     return {part: WeightSize(*sums[part]) for part in Part if part in sums}
 
 
+def scales_may_be_packed(config: ModelConfig) -> bool:
+    """Return whether the kernels' layout of 4-bit scales, which takes 256 columns at once, has the shape."""
+    return all(_blocks(size) % 2 == 0 for size in (config.hidden_size, config.moe_intermediate_size))
+
+
 def expert_bytes(config: ModelConfig, *, packed_scales: bool = False) -> int:
     """Return the bytes of one routed expert in the kernels' layout.
 
-    An official scale is one byte, an exponent, for 32 weights. Where the exponents of a block of 128 x 128
-    differ by at most 14, offsets of 4 bits from a base for the block say the same.
+    An official scale is one byte, an exponent, for 32 weights. Where the exponents of 128 rows differ by at
+    most 15, offsets of 4 bits from a base for them say the same.
     """
     shapes = ((config.moe_intermediate_size, config.hidden_size),) * 2
     shapes += ((config.hidden_size, config.moe_intermediate_size),)
@@ -158,11 +163,15 @@ def _kept_bytes(config: ModelConfig, spec: TensorSpec, *, packed_scales: bool) -
 
 
 def _fp4_bytes(name: str, shape: tuple[int, ...], packed_scales: bool) -> int:
-    """Records of 128 columns: 64 bytes of codes a row, and 4 of scales or, packed, 2 and a base per block."""
+    """For 128 columns, 64 bytes of codes a row, and 4 of scales or, packed, 2 and a base per tile."""
     # A tile of the first product holds 64 rows of w1 and 64 of w3.
     tile = _BLOCK if name.endswith("w2.weight") else _TILE_ROWS
-    rows = -(-shape[0] // tile) * tile * _blocks(shape[1])
-    return rows * 66 + rows // _BLOCK if packed_scales else rows * 68
+    tiles = -(-shape[0] // tile)
+    rows = tiles * tile * _blocks(shape[1])
+    if not packed_scales:
+        return rows * 68
+    # Bases come in sixteens, those of w1 and w3 together.
+    return rows * 66 + (0 if name.endswith("w3.weight") else -(-tiles // 16) * 16)
 
 
 def _tiled(rows: int, columns: int) -> int:

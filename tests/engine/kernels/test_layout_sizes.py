@@ -23,10 +23,12 @@ CPU = torch.device("cpu")
 def test_experts() -> None:
     configs = [known_config("flash"), known_config("pro"), ModelConfig.from_dict(mini_config())]
     for config in [*configs, ModelConfig.from_dict(mini_config(hidden_size=352, moe_intermediate_size=160))]:
-        assert (
-            expert_bytes(config)
-            == ExpertShape(hidden=config.hidden_size, width=config.moe_intermediate_size).size
-        )
+        hidden, width = config.hidden_size, config.moe_intermediate_size
+        plain = ExpertShape(hidden, width)
+        assert expert_bytes(config) == plain.size
+        if plain.even:
+            packed = ExpertShape(hidden, width, packed_scales=True)
+            assert expert_bytes(config, packed_scales=True) == packed.size
 
 
 @pytest.mark.parametrize("name", ["flash", "pro"])

@@ -20,8 +20,8 @@ LIMIT = 10.0
 def use(monkeypatch: pytest.MonkeyPatch, plan: ExpertPlan) -> None:
     """Let every shape have this plan."""
 
-    def planned(hidden: int, width: int) -> ExpertPlan:
-        del hidden, width
+    def planned(hidden: int, width: int, packed_scales: bool) -> ExpertPlan:
+        del hidden, width, packed_scales
         return plan
 
     monkeypatch.setattr(tuning, "expert_plan", planned)
@@ -39,16 +39,18 @@ def fp4(generator: torch.Generator, rows: int, columns: int) -> Fp4Weight:
     return quantize_fp4(weight * 2.0**exponents)
 
 
+def expert(generator: torch.Generator, hidden: int, width: int) -> tuple[Fp4Weight, Fp4Weight, Fp4Weight]:
+    return fp4(generator, width, hidden), fp4(generator, hidden, width), fp4(generator, width, hidden)
+
+
 def layer(
-    generator: torch.Generator, count: int, hidden: int, width: int
+    generator: torch.Generator, count: int, hidden: int, width: int, *, packed_scales: bool = False
 ) -> tuple[ExpertTable, list[Tensor]]:
     packed = [
-        layout.pack_expert(
-            fp4(generator, width, hidden), fp4(generator, hidden, width), fp4(generator, width, hidden)
-        )
+        layout.pack_expert(*expert(generator, hidden, width), packed_scales=packed_scales)
         for _ in range(count)
     ]
-    return ExpertTable(ExpertShape(hidden, width), packed, generator.device), packed
+    return ExpertTable(ExpertShape(hidden, width, packed_scales), packed, generator.device), packed
 
 
 def inputs(
@@ -62,11 +64,16 @@ def inputs(
     return x, ids, weights, torch.randn(m, hidden, generator=generator, device=device).to(torch.bfloat16)
 
 
-@pytest.mark.parametrize(("hidden", "width"), [(128, 128), (256, 192), (160, 96)])
-def test_packing_keeps_every_value(generator: torch.Generator, hidden: int, width: int) -> None:
-    weights = fp4(generator, width, hidden), fp4(generator, hidden, width), fp4(generator, width, hidden)
-    packed = layout.pack_expert(*weights)
-    shape = ExpertShape(hidden, width)
+@pytest.mark.parametrize(
+    ("hidden", "width", "packed_scales"),
+    [(128, 128, False), (256, 192, False), (160, 96, False), (256, 256, True), (480, 224, True)],
+)
+def test_packing_keeps_every_value(
+    generator: torch.Generator, hidden: int, width: int, packed_scales: bool
+) -> None:
+    weights = expert(generator, hidden, width)
+    packed = layout.pack_expert(*weights, packed_scales=packed_scales)
+    shape = ExpertShape(hidden, width, packed_scales)
     assert packed.shape == (shape.size,)
     for found, (codes, scales) in zip(layout.unpack_expert(packed, shape), weights, strict=True):
         assert torch.equal(found, dequantize_fp4(codes, decode_e8m0(scales)))
@@ -75,15 +82,35 @@ def test_packing_keeps_every_value(generator: torch.Generator, hidden: int, widt
 def test_real_experts_have_the_size_of_the_checkpoint() -> None:
     assert ExpertShape(4096, 2048).size == 13_369_344
     assert ExpertShape(7168, 3072).size == 35_094_528
+    assert ExpertShape(4096, 2048, packed_scales=True).size == 12_976_192
+
+
+def test_scales_far_apart_are_not_packed(generator: torch.Generator) -> None:
+    w1, (codes, scales), w3 = expert(generator, 256, 256)
+    near, far = scales.view(torch.uint8).clone(), scales.view(torch.uint8).clone()
+    middle = int(near[:128].min())
+    near[3, 5], far[3, 5] = middle + 15, middle + 16
+    assert layout.scales_fit(w1, (codes, near), w3)
+    assert not layout.scales_fit(w1, (codes, far), w3)
+    with pytest.raises(ValueError, match="cannot be packed"):
+        layout.pack_expert(w1, (codes, far), w3, packed_scales=True)
+    codes = codes.clone()
+    codes.view(torch.uint8)[3, 5 * 16 : 6 * 16] = 0x80
+    assert layout.scales_fit(w1, (codes, far), w3), "zeros have no scale"
+    packed = layout.pack_expert(w1, (codes, far), w3, packed_scales=True)
+    _, found, _ = layout.unpack_expert(packed, ExpertShape(256, 256, packed_scales=True))
+    assert torch.equal(found, dequantize_fp4(codes, decode_e8m0(far)))
 
 
 @pytest.mark.usefixtures("forms")
-@pytest.mark.parametrize(("hidden", "width"), [(256, 128), (160, 96)])
+@pytest.mark.parametrize(
+    ("hidden", "width", "packed_scales"), [(256, 128, False), (160, 96, False), (256, 256, True)]
+)
 @pytest.mark.parametrize("m", [1, 4, 7])
 def test_both_forms_agree_with_the_reference(
-    generator: torch.Generator, m: int, hidden: int, width: int
+    generator: torch.Generator, m: int, hidden: int, width: int, packed_scales: bool
 ) -> None:
-    table, packed = layer(generator, 4, hidden, width)
+    table, packed = layer(generator, 4, hidden, width, packed_scales=packed_scales)
     x, ids, weights, shared = inputs(generator, m, 4, 3, hidden)
     out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
     expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
@@ -111,8 +138,11 @@ def test_every_code_with_every_scale_in_every_column(generator: torch.Generator)
 
 
 @pytest.mark.usefixtures("forms")
-def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, _ = layer(generator, 4, 256, 128)
+@pytest.mark.parametrize("packed", [False, True])
+def test_bits_do_not_depend_on_the_batch(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    table, _ = layer(generator, 4, 256, 256, packed_scales=packed)
     x, ids, weights, shared = inputs(generator, 12, 4, 3, 256)
     x = round_rows_reference((x.float() / 4).round().clamp(-4, 4))
 
@@ -123,10 +153,23 @@ def test_bits_do_not_depend_on_the_batch(generator: torch.Generator, monkeypatch
     whole = run(0, 12)
     for start, stop in [(0, 1), (11, 12), (2, 9)]:
         assert torch.equal(run(start, stop), whole[start:stop])
-    plan = tuning.expert_plan(256, 128)
+    plan = tuning.expert_plan(256, 256, packed)
     for decode in (Tile(64, 16, warps=4, stages=2), Tile(128, 32, warps=8, stages=3, unroll=4)):
         use(monkeypatch, replace(plan, decode_tokens=32, decode=decode))
         assert torch.equal(run(0, 12), whole), decode
+
+
+@pytest.mark.parametrize("m", [1, 40])
+def test_scales_of_four_bits_give_the_same_bits(generator: torch.Generator, m: int) -> None:
+    weights = [expert(generator, 256, 256) for _ in range(3)]
+    x, ids, routing, shared = inputs(generator, m, 3, 2, 256)
+
+    def run(*, packed_scales: bool) -> Tensor:
+        packed = [layout.pack_expert(*one, packed_scales=packed_scales) for one in weights]
+        table = ExpertTable(ExpertShape(256, 256, packed_scales), packed, generator.device)
+        return moe.routed_experts(x, ids, routing, table, shared, limit=LIMIT)
+
+    assert torch.equal(run(packed_scales=True), run(packed_scales=False))
 
 
 def test_more_tokens_of_an_expert_than_a_tile_holds(
@@ -136,10 +179,10 @@ def test_more_tokens_of_an_expert_than_a_tile_holds(
     x, ids, weights, shared = inputs(generator, 20, 3, 2, 128)
     ids = torch.tensor([[0, 2]] * 18 + [[1, 2]] * 2, dtype=torch.int32, device=ids.device)
     expected = moe.routed_experts_reference(x, ids, weights, packed, table, shared, limit=LIMIT)
-    assert tuning.expert_plan(128, 128).decode.tokens < 18
+    assert tuning.expert_plan(128, 128, False).decode.tokens < 18
     out = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
     assert relative_error(out, expected) < 1e-2
-    use(monkeypatch, replace(tuning.expert_plan(128, 128), decode_tokens=0))
+    use(monkeypatch, replace(tuning.expert_plan(128, 128, False), decode_tokens=0))
     grouped = moe.routed_experts(x, ids, weights, table, shared, limit=LIMIT)
     assert relative_error(grouped, expected) < 1e-2
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
 
 from dsv4agent.engine.config import ModelConfig
 from dsv4agent.engine.errors import UnsupportedScale
 from dsv4agent.engine.kernels.experts import unpack_expert
-from dsv4agent.engine.runner.weights import pack_weights
+from dsv4agent.engine.runner.weights import ModelWeights, pack_weights, scales_can_be_packed
+from dsv4agent.engine.weights import write_random_checkpoint
 from dsv4agent.engine.weights.loader import Checkpoint
 from tests.engine.runner.conftest import SMALL
 
@@ -30,7 +32,29 @@ def changed(checkpoint: Checkpoint, folder: Path, *, zero: bool) -> Checkpoint:
         weight = tensors[f"{NAME}.weight"]
         weight.view(torch.uint8)[5, 16:32] = 0x80 if zero else 0x21
         save_file(tensors, file)
-    return Checkpoint(folder, ModelConfig.from_dict(SMALL))
+    return Checkpoint(folder, checkpoint.config)
+
+
+def every_expert(weights: ModelWeights) -> list[Tensor]:
+    tables = [layer.moe.experts for layer in weights.layers]
+    return [matrix for table in tables for one in table.packed for matrix in unpack_expert(one, table.shape)]
+
+
+def test_scales_of_four_bits_lose_nothing(device: torch.device, tmp_path: Path) -> None:
+    even = {**SMALL, "hidden_size": 256, "moe_intermediate_size": 256}
+    folder = write_random_checkpoint(tmp_path / "even", even, seed=5)
+    checkpoint = Checkpoint(folder, ModelConfig.from_dict(even))
+    assert scales_can_be_packed(checkpoint)
+    assert not scales_can_be_packed(changed(checkpoint, tmp_path / "far", zero=False))
+    assert scales_can_be_packed(changed(checkpoint, tmp_path / "zero", zero=True))
+    plain, packed = (pack_weights(checkpoint, device, packed_scales=choice) for choice in (False, True))
+    assert packed.layers[0].moe.experts.shape.size < plain.layers[0].moe.experts.shape.size
+    for before, after in zip(every_expert(plain), every_expert(packed), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_small_models_keep_bytes(checkpoint: Checkpoint) -> None:
+    assert not scales_can_be_packed(checkpoint), "a record would need 256 columns"
 
 
 def test_scales_that_would_not_be_exact_are_refused(
