@@ -9,15 +9,15 @@ for as many as fit into a tile, the others leave; the last program of a tile of 
 Many: pairs are sorted by expert and cut into tiles. A column of the product is computed alike in both.
 
 One token has few programs to hide anything behind: 384 of 4 warps in each product. A multiprocessor may spend
-430 cycles, 1 720 instructions of a warp, on a record of 8 704 bytes if it is to read as fast as memory goes.
-With tiles of 64 rows and 16 columns it takes 1 360 in the first product and 1 420 in the second.
+420 cycles, 1 680 instructions of a warp, on 128 rows and columns, 8 448 bytes with packed scales, if it is to
+read as fast as memory goes. With tiles of 64 rows and 16 columns it takes just as many: no cycle may be idle.
 
-Needs the weights of the chosen experts once. Flash, 13.4 MB each: one token 80 MB, 18.7 us at 4.3 TB/s (12.4
-and 6.2 us for the two products); the 44 experts of 8 tokens 590 MB, 137 us; 136 of 32 tokens 1.8 GB, 423 us.
-Pro, 35.1 MB each: one token 211 MB, 49 us. Operations 36 D W per token: Flash 302 MFLOP, 4096 tokens 783 us
-at 1.58 PFLOP/s.
+Needs the weights of the chosen experts once. Flash, 13.0 MB each, scales packed: one token 78 MB, 18.1 us at
+4.3 TB/s (12.1 and 6.0 us for the two products); the 44 experts of 8 tokens 570 MB, 133 us; 136 of 32 tokens
+1.8 GB, 410 us. Pro, 34.1 MB each: one token 204 MB, 48 us. Operations 36 D W per token: Flash 302 MFLOP, 4096
+tokens 1.7 ms at 720 TFLOP/s of bfloat16.
 
-measured, H200, 2026-12-01: 1 token 44 us (39 %), 8 244 (53 %), 32 807 (49 %), 4096 3604 (48 %).
+measured, H200, 2026-12-01, byte scales: 1 token 44 us (39 %), 8 244 (53 %), 32 807 (49 %), 4096 3604 (48 %).
 """
 # Triton's language has no types that a checker understands.
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false

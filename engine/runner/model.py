@@ -117,8 +117,6 @@ def load_model(
     """
     config = checkpoint.config
     packed_scales = scales_can_be_packed(checkpoint)
-    if progress:
-        progress(f"experts' scales take {'four bits' if packed_scales else 'a byte'} each")
     plan = plan_memory(
         config,
         gpu_bytes=available_bytes(device),
@@ -131,6 +129,7 @@ def load_model(
     if progress:
         for line in plan.describe():
             progress(line)
+        progress(f"experts' scales take {'four bits' if packed_scales else 'a byte'} each")
     weights = pack_weights(
         checkpoint,
         device,
