@@ -15,7 +15,7 @@ from dsv4agent.engine.kernels.mixes import pack_mix
 from dsv4agent.engine.ops.hyper_connections import Mix
 from dsv4agent.engine.weights import mini_config
 from dsv4agent.engine.weights.known_shapes import known_config
-from dsv4agent.engine.weights.sizes import Part, expert_bytes, weight_sizes
+from dsv4agent.engine.weights.sizes import Part, expert_bytes, scales_may_be_packed, weight_sizes
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,7 @@ def test_experts() -> None:
         hidden, width = config.hidden_size, config.moe_intermediate_size
         plain = ExpertShape(hidden, width)
         assert expert_bytes(config) == plain.size
+        assert scales_may_be_packed(config) == plain.even
         if plain.even:
             packed = ExpertShape(hidden, width, packed_scales=True)
             assert expert_bytes(config, packed_scales=True) == packed.size
