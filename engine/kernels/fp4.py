@@ -21,16 +21,16 @@ from dsv4agent.engine.kernels.numerics import INTERPRETED, PRODUCT, decode_e8m0
 @triton.jit
 def expert_product(
     record, base, line, x, row, valid,
-    STEPS: tl.constexpr, RECORD: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
+    STEPS: tl.constexpr, PACKED: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Return the rows `line` of a tile of weights times the rows `row` of x, float32 [ROWS, TOKENS].
 
-    `record` is the first of the tile's records of RECORD bytes, x has STEPS * 128 columns. `base` points to
-    the tile's base if scales are packed.
+    `record` is the first of the tile's records, x has STEPS * 128 columns. `base` points to the tile's base
+    if scales are PACKED.
     """
     # A word of 32 bits has the scales of one step or, of four bits each, those of two.
-    PACKED: tl.constexpr = RECORD == 16896
     EACH: tl.constexpr = 2 if PACKED else 1
+    RECORD: tl.constexpr = 8192 * EACH + 512
     codes = record.to(tl.pointer_type(tl.int16)) + line[:, None] * 32 + tl.arange(0, 32)[None, :]
     # Two dimensions from the start: the compiler can then move all of the unpacking to where the matrix units
     # want their operand, and nothing goes back through shared memory.

@@ -142,7 +142,7 @@ def _compute(
     addresses = experts.addresses if addresses is None else addresses
     common = (schedule.experts, schedule.first, schedule.last, schedule.order, addresses)
     form = {
-        "RECORD": shape.record,
+        "PACKED": shape.packed_scales,
         "CHOSEN": chosen,
         "WIDTH": shape.width,
         "PAIRS": 1 if schedule.grouped else next_power_of_two(m * chosen),
@@ -239,7 +239,7 @@ def _in_kernel(
     BASES: tl.constexpr,
     TILE: tl.constexpr,
     STEPS: tl.constexpr,
-    RECORD: tl.constexpr,
+    PACKED: tl.constexpr,
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -264,7 +264,7 @@ def _in_kernel(
     record = address + tile.to(tl.int64) * TILE
     token = (pair // CHOSEN).to(tl.int64)
     both = expert_product(
-        record, address + BASES + tile, line, x, token, valid, STEPS, RECORD, UNROLL, ROWS, TOKENS
+        record, address + BASES + tile, line, x, token, valid, STEPS, PACKED, UNROLL, ROWS, TOKENS
     )
     both = tl.permute(tl.reshape(both, [half // 8, 2, 8, TOKENS]), [0, 2, 3, 1])
     gate, up = tl.split(both)
@@ -294,7 +294,7 @@ def _out_kernel(
     STEPS: tl.constexpr,
     HIDDEN: tl.constexpr,
     FUSED: tl.constexpr,
-    RECORD: tl.constexpr,
+    PACKED: tl.constexpr,
     CHOSEN: tl.constexpr,
     WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -319,7 +319,7 @@ def _out_kernel(
         record = address + OFFSET + (start // 128).to(tl.int64) * TILE
         value = expert_product(
             record, address + BASES + start // 128, row % 128, active, pair.to(tl.int64), valid,
-            STEPS, RECORD, UNROLL, ROWS, TOKENS,
+            STEPS, PACKED, UNROLL, ROWS, TOKENS,
         )  # fmt: skip
         target = outputs + pair.to(tl.int64)[None, :] * HIDDEN + row[:, None]
         tl.store(target, round_bf16(value).to(tl.bfloat16), mask=(row < HIDDEN)[:, None] & valid[None, :])

@@ -23,9 +23,7 @@ from torch import Tensor
 from dsv4agent.engine.kernels import tuning
 from dsv4agent.engine.kernels.launch import ceil_div, next_power_of_two, on_device
 from dsv4agent.engine.kernels.numerics import (
-    decode_e8m0 as decode_power,
-)
-from dsv4agent.engine.kernels.numerics import (
+    decode_e8m0,
     encode_e4m3,
     fp8_scale,
     round_bf16,
@@ -35,7 +33,8 @@ from dsv4agent.engine.kernels.numerics import (
 from dsv4agent.engine.kernels.overlap import overlapping, wait_for_previous
 from dsv4agent.engine.ops import norms
 from dsv4agent.engine.ops.quantizers import quantize_fp8_rows
-from dsv4agent.engine.weights.formats import FP8_BLOCK, decode_e4m3, decode_e8m0
+from dsv4agent.engine.weights.formats import FP8_BLOCK, decode_e4m3
+from dsv4agent.engine.weights.formats import decode_e8m0 as decode_scales
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class QuantizedRows:
     def dequantize(self) -> Tensor:
         """Return float32 [m, c]."""
         values = decode_e4m3(self.codes.view(torch.uint8))
-        return values * decode_e8m0(self.scales).repeat_interleave(FP8_BLOCK, 1)
+        return values * decode_scales(self.scales).repeat_interleave(FP8_BLOCK, 1)
 
 
 def quantize_rows(x: Tensor) -> QuantizedRows:
@@ -198,7 +197,7 @@ def _round_kernel(x, stride, out, channels, blocks, BLOCKS: tl.constexpr):
     column = block[:, None] * 128 + tl.arange(0, 128)[None, :]
     values = tl.load(x + row * stride + column, mask=column < channels, other=0.0).to(tl.float32)
     target = out + row * blocks * 128 + column
-    tl.store(target, round_blocks(values).to(tl.bfloat16), mask=column < blocks * 128)
+    tl.store(target, _round_blocks(values).to(tl.bfloat16), mask=column < blocks * 128)
 
 
 @triton.jit
@@ -254,10 +253,10 @@ def _store_blocks(values, row, block, column, codes, scales, blocks):
 
 
 @triton.jit
-def round_blocks(values):
+def _round_blocks(values):
     """Return float32 values [b, 128], whole blocks of one row, as their FP8 codes and scales keep them."""
     code, inverse = fp8_scale(tl.max(tl.abs(values), axis=1))
-    return round_e4m3(values * inverse[:, None]) * decode_power(code)[:, None]
+    return round_e4m3(values * inverse[:, None]) * decode_e8m0(code)[:, None]
 
 
 def quantize_rows_reference(x: Tensor) -> QuantizedRows:
